@@ -1,0 +1,54 @@
+/*
+ * expr.h: the contract's expressions: jq (libjq 1.6) with strings in single quotes and an allow-list of builtins.
+ *
+ * `'` is no legal jq, so 'text' is translated to "text" in place (inside it, \( ) interpolation works as in jq). A program
+ * is compiled on first use (21 ms: libjq reads its own library each time) and cached by its text for the life of the
+ * thread. Everything here belongs to one thread: libjq keeps state per thread.
+ */
+#ifndef MYELIN_CONTRACT_EXPR_H
+#define MYELIN_CONTRACT_EXPR_H
+
+#include "worker/base/arena.h"
+#include "worker/base/error.h"
+
+struct expr; /* one compiled program; owned by the cache, lives until expr_cache_free */
+
+/* Limits of one evaluation. Beyond them the watchdog writes run, step and expression to standard error and ends the process
+ * (libjq cannot be interrupted; the next delivery is counted as a crash). */
+#define EXPR_TIME_MAX_MS 2000
+#define EXPR_OUTPUT_SIZE_MAX ((size_t)1 << 20)
+
+/* NULL with `error`: syntax (with the position in `text`), or a builtin outside the allow-list (with did-you-mean). */
+const struct expr *expr_compile(struct str text, struct error *error);
+
+/* The distinct first segments of the paths that the program reads from its root (`.draft.subject` → "draft"), so that a
+ * check can say which of them name nothing. Only paths on the root `.` are reported, not those after a pipe. In the arena. */
+size_t expr_roots(const struct expr *expr, struct arena *arena, struct str **names);
+
+/* The paths on the root, for example "draft.subject", for the check that knows which step wrote what. */
+struct str expr_text(const struct expr *expr);
+
+/* What an expression can see: an object built once a delivery, member by member, from JSON texts. */
+struct expr_root;
+struct expr_root *expr_root_new(void);
+void expr_root_free(struct expr_root *root);
+/* Sets a member; `json` is valid JSON text (it was checked when it came in). STR_NONE sets null. */
+void expr_root_set(struct expr_root *root, const char *member, struct str json);
+
+/* Who is asking, for the watchdog's last words. */
+struct expr_site {
+    struct str run;
+    struct str step;
+};
+
+/* Evaluates to exactly one JSON value, as compact text in the arena. False with `error` (ERROR_POISON): a jq error, no
+ * output, more than one output, or an output over EXPR_OUTPUT_SIZE_MAX. */
+bool expr_eval(const struct expr *expr, const struct expr_root *root, struct expr_site site, struct arena *arena,
+               struct str *json, struct error *error);
+
+/* As expr_eval, then jq's truth: everything but null and false is true. */
+bool expr_true(const struct expr *expr, const struct expr_root *root, struct expr_site site, bool *truth, struct error *error);
+
+void expr_cache_free(void);
+
+#endif
