@@ -1,0 +1,43 @@
+/*
+ * caller.h: HTTP calls, by libcurl multi on the loop's epoll. Knows nothing of models and tools.
+ *
+ * Verified TLS, http and https only, no redirects, no proxy surprises, bounded answers. A write goes out on a fresh
+ * connection (libcurl silently sends a request again when a reused connection turns out dead), and not after its limit:
+ * checked right before the request leaves (CURLOPT_PREREQFUNCTION).
+ */
+#ifndef MYELIN_IO_CALLER_H
+#define MYELIN_IO_CALLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/base/arena.h"
+#include "worker/base/error.h"
+#include "worker/base/http.h"
+
+struct caller;
+
+struct caller_settings {
+    int32_t connections_max;          /* in all; default 1024 */
+    int32_t connections_per_host_max; /* default 256 */
+    const char *ca_file;              /* NULL = the system's */
+    int64_t connect_timeout_ms;       /* default 5000 */
+};
+
+/* Registers its sockets with `epoll_fd`, with event.data.u64 = (uint64_t)tag << 32 | fd. */
+struct caller *caller_open(const struct caller_settings *settings, int epoll_fd, uint32_t tag, struct error *error);
+void caller_close(struct caller *caller); /* calls in flight end without an answer */
+void caller_ready(struct caller *caller, int fd, uint32_t epoll_events);
+int64_t caller_tick(struct caller *caller, int64_t now_mono_ms); /* when to call again (mono ms); INT64_MAX = never */
+
+typedef void caller_done(void *context, const struct http_answer *answer);
+
+/* Calls `done` exactly once, from caller_ready or caller_tick, never from within; caller_cancel makes it never come. NULL
+ * with `error` when the request cannot even be formed. */
+struct caller_call;
+struct caller_call *caller_start(struct caller *caller, const struct http_request *request, caller_done *done,
+                                 void *context, struct error *error);
+void caller_cancel(struct caller_call *call);
+int32_t caller_in_flight(const struct caller *caller);
+
+#endif

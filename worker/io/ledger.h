@@ -1,0 +1,83 @@
+/*
+ * ledger.h: Redis: which calls were already made. Never the source of truth for a run.
+ *
+ * Writes (I4, I5): a record is reserved(fence, until) → done(result) | not_done, one Lua script each to reserve, complete and
+ * take over. Reads: a lease (in flight by whom, until when, renewed while it runs), then the stored result for a while.
+ * Asynchronous, on the loop thread; answers come as calls of the given function, also when Redis is gone.
+ */
+#ifndef MYELIN_IO_LEDGER_H
+#define MYELIN_IO_LEDGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/base/arena.h"
+#include "worker/base/error.h"
+
+struct ledger;
+
+struct ledger_settings {
+    const char *address;  /* HOST:PORT */
+    const char *password; /* or NULL; user in `username`, or NULL */
+    const char *username;
+    const char *name_space;
+    const char *holder;   /* who reserves and leases: SLOT:EPOCH, other for each life of the process */
+    const char *slot;     /* a lease of the same slot but another holder is our own dead self's: taken at once */
+    int64_t settle_ms;    /* added to a write's timeout: default 1000 */
+    int64_t read_keep_ms; /* how long a read's result is kept: default 24h */
+    int64_t lease_ms;     /* of a read in flight; renewed at a third of it: default 5000 */
+    int64_t reconnect_ms_max;
+};
+
+/* Starts to connect; never fails because Redis is down. `epoll_fd` is the loop's: the ledger registers its own sockets with
+ * event.data.u64 = (uint64_t)tag << 32 | fd and wants ledger_ready for them. */
+struct ledger *ledger_open(const struct ledger_settings *settings, int epoll_fd, uint32_t tag, struct error *error);
+void ledger_close(struct ledger *ledger);
+void ledger_ready(struct ledger *ledger, int fd, uint32_t epoll_events);
+/* Timers: reconnects, lease renewals, polls of leased reads. Returns when it wants to be called again (clock_mono_us / 1000). */
+int64_t ledger_tick(struct ledger *ledger, int64_t now_mono_ms);
+
+bool ledger_up(const struct ledger *ledger);
+/* The incarnation of Redis as known now: a random value beside the keys and the server's run_id. "" while down. */
+const char *ledger_incarnation(const struct ledger *ledger);
+/* NULL = writes are allowed; else why not ("maxmemory-policy is allkeys-lru, must be noeviction", "Redis is not reachable"). */
+const char *ledger_writes_refused(const struct ledger *ledger);
+
+enum ledger_verdict {
+    LEDGER_GO,      /* reserved or leased by us: make the call */
+    LEDGER_STORED,  /* the result is known: do not make the call */
+    LEDGER_DOUBT,   /* WRITE: another holder reserved it, or its record is lost: nobody acts before until_ms */
+    LEDGER_DOWN,    /* Redis did not answer: a read goes on without it, a write must wait */
+    LEDGER_REFUSED, /* COMPLETE: somebody took it over with a higher fence: the result is not ours to store */
+};
+struct ledger_answer {
+    enum ledger_verdict verdict;
+    struct str result;     /* STORED: as it was stored; valid during the call only */
+    int64_t fence;         /* GO of a write */
+    int64_t send_until_boot_ms; /* GO of a write: our own limit, computed from before we asked (clock_boot_ms) */
+    int64_t until_ms;      /* DOUBT: wall clock */
+    struct str reason;     /* DOUBT, DOWN */
+};
+typedef void ledger_done(void *context, const struct ledger_answer *answer);
+
+/* Every operation calls `done` exactly once, later, from ledger_ready or ledger_tick. ledger_cancel makes it never come. */
+struct ledger_op;
+
+/* suspect: an earlier owner may have started the call; `incarnation`: as the step event carries it. No record, suspect and
+ * another incarnation: DOUBT, with a new record so that everybody waits for the same time. */
+struct ledger_op *ledger_reserve(struct ledger *ledger, struct str key, int64_t timeout_ms, bool suspect,
+                                 struct str incarnation, ledger_done *done, void *context);
+/* A write in doubt whose time has passed: take it over with a higher fence. GO, STORED, or DOUBT (wait again). With
+ * `for_probe` false (the call will be sent) or true (only looked at) the record is reserved by us just the same. */
+struct ledger_op *ledger_takeover(struct ledger *ledger, struct str key, int64_t timeout_ms, ledger_done *done,
+                                  void *context);
+/* Stores the result of a write (`result`), or that it surely did not execute (STR_NONE). GO = stored, REFUSED, DOWN. */
+struct ledger_op *ledger_complete(struct ledger *ledger, struct str key, int64_t fence, struct str result,
+                                  ledger_done *done, void *context);
+/* A read: STORED, GO (leased), or, after having waited for another holder's lease, either. DOWN at once when Redis is. */
+struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_done *done, void *context);
+/* The read's result; not awaited. STR_NONE: it failed, give the lease back. */
+void ledger_store(struct ledger *ledger, struct str key, struct str result);
+void ledger_cancel(struct ledger_op *op);
+
+#endif

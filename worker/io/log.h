@@ -1,0 +1,110 @@
+/*
+ * log.h: Kafka, as the loop sees it: step events come in, finished work goes out, exactly once.
+ *
+ * One thread of its own ("log") owns the consumer, the transactional producer, rebalance and commit, so that a commit and a
+ * revoke cannot race. Between it and the loop stand two bounded single-producer rings with an eventfd each. No function
+ * here blocks, but for log_open and log_close.
+ *
+ * For each assigned partition the loop sees, in this order: LOG_ASSIGNED, then (inbox only) LOG_WAITING_ROW ... and
+ * LOG_WAITING_END, then LOG_RECORD ..., at last LOG_REVOKED. `tenure` numbers that ownership; everything handed back carries
+ * it, and what belongs to another tenure is dropped (I10).
+ *
+ * I1, I2: the records of a log_done, and the offset it finishes, become visible in one transaction, in offset order per
+ * partition: a finished record waits in memory until all below it are finished.
+ */
+#ifndef MYELIN_IO_LOG_H
+#define MYELIN_IO_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/base/arena.h"
+#include "worker/base/error.h"
+
+enum topic { TOPIC_STEPS, TOPIC_INBOX, TOPIC_WAITING, TOPIC_HISTORY, TOPIC_CONTROL, TOPIC_DEAD };
+
+struct log_settings {
+    const char *name_space;
+    const char *slot;             /* stable name of this worker: transactional.id is NAMESPACE-SLOT */
+    bool slot_pinned;             /* then also group.instance.id */
+    const char *const *pools;     /* topics steps.<pool> to subscribe to */
+    size_t pools_count;
+    bool serve_inbox;
+    const char *const *properties; /* "name=value" for librdkafka; they win over the defaults here */
+    size_t properties_count;
+    int32_t in_flight_max;      /* records handed to the loop and not finished; ring capacity */
+    int64_t control_ready_ms;   /* how long log_open waits for the brokers and for `control` */
+};
+
+struct log;
+
+/* Connects, checks the topics, fences the previous holder of the slot (init_transactions), starts the thread and joins the
+ * group. NULL with `error` (ERROR_FATAL; says what to do: "run: myelin topics create"). Settings are copied. */
+struct log *log_open(const struct log_settings *settings, struct error *error);
+
+enum log_event_kind {
+    LOG_RECORD,       /* a record of steps.<pool> or inbox */
+    LOG_CONTROL,      /* a record of `control`, of all partitions, without tenure */
+    LOG_CONTROL_END,  /* control was read to its high watermark as of log_open, or of log_read_control */
+    LOG_ASSIGNED,
+    LOG_WAITING_ROW,  /* a row of `waiting`; value.data == NULL: tombstone */
+    LOG_WAITING_END,  /* the keeper's table is complete up to the high watermark */
+    LOG_REVOKED,      /* stop: what is done was or will be committed by the log thread; answer with log_release */
+    LOG_LOST,         /* as LOG_REVOKED, but nothing of it can be committed any more */
+    LOG_COMMITTED,    /* for observers: one transaction was committed */
+    LOG_STOPPED,      /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
+};
+
+struct log_event {
+    enum log_event_kind kind;
+    enum topic topic; /* TOPIC_STEPS or TOPIC_INBOX for RECORD/ASSIGNED/REVOKED/LOST */
+    const char *topic_name; /* valid as long as the log */
+    int32_t partition;
+    int64_t tenure;
+    int64_t offset;       /* RECORD: its own; ASSIGNED: where it starts */
+    int64_t timestamp_ms; /* RECORD: the broker's or the producer's */
+    bool suspect;         /* RECORD: below the high watermark at assignment: an earlier owner may have started it */
+    struct str key, value; /* owned by the event until log_event_free */
+    void *memory;          /* what log_event_free frees */
+    int64_t commit_us;     /* COMMITTED: from begin to confirmed */
+    int32_t commit_steps;  /* COMMITTED: source records finished by it */
+    struct error error;    /* STOPPED */
+};
+
+int log_fd(const struct log *log);                          /* readable when log_next has something */
+bool log_next(struct log *log, struct log_event *event);    /* false: nothing now (and the fd is drained) */
+void log_event_free(struct log_event *event);
+
+struct log_record {
+    enum topic topic;
+    struct str pool;   /* TOPIC_STEPS */
+    int32_t partition; /* -1: by the run id (murmur2); else this one (waiting: that of the inbox) */
+    struct str run;    /* decides the partition */
+    struct str key;    /* the record's key; STR_NONE = the run id */
+    struct str value;  /* data == NULL: tombstone */
+};
+
+/* This source record is finished: its records and its offset go into one transaction. `offset` -1: a decision without a
+ * source record (a timer): the position of `topic`/`partition` is committed again with the next commit_seq, so that an owner
+ * that was replaced is fenced. Copies all it needs. */
+void log_done(struct log *log, const struct log_event *source, int64_t offset, const struct log_record *records,
+              size_t count);
+
+/* After LOG_REVOKED or LOG_LOST: every log_done of that tenure has been handed over. */
+void log_release(struct log *log, int64_t tenure);
+
+/* Reads `control` to its high watermark of now; LOG_CONTROL_END follows. */
+void log_read_control(struct log *log);
+
+/* I12: finish what is handed over, commit, leave the group; LOG_STOPPED follows. */
+void log_stop(struct log *log);
+void log_close(struct log *log);
+
+/* For metrics and the log: partitions owned, bytes and records waiting for commit. */
+struct log_numbers {
+    int32_t partitions_owned, records_in_flight, waiting_for_commit;
+    int64_t commits, aborts, producers_recreated;
+};
+void log_numbers(const struct log *log, struct log_numbers *numbers);
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * settings.h: config/worker.cfg and config/producer.cfg: one table of names, types, defaults and limits, from which parsing,
+ * the unknown-name check and `--help` come.
+ */
+#ifndef MYELIN_SETTINGS_H
+#define MYELIN_SETTINGS_H
+
+#include "worker/base/arena.h"
+#include "worker/base/error.h"
+#include "worker/call/chat.h"
+
+struct settings {
+    struct arena *arena; /* owns everything */
+    struct str name_space; /* default "myelin"; [a-z0-9][a-z0-9_-]* */
+    const char **kafka;    /* "name=value" for librdkafka, NULL-terminated; ${NAME} expanded */
+    size_t kafka_count;
+    const char *redis;          /* HOST:PORT */
+    const char *redis_username; /* NULL = none */
+    const char *redis_password; /* NULL = none */
+    const char *slot;           /* default: hostname; stable per worker */
+    bool slot_pinned;           /* slot was given: then it is also the group.instance.id */
+    const char **pools;         /* default {"default"} */
+    size_t pools_count;
+    bool serve_inbox;     /* default true */
+    int32_t in_flight_max; /* default 1000 */
+    int32_t steps_partitions, inbox_partitions, history_partitions; /* for topics create; default 8 */
+    int32_t replication;     /* for topics create; default 1 for one broker, else 3 */
+    int64_t ended_keep_ms;   /* default 7d */
+    int64_t backoff_ms, backoff_max_ms; /* of retries; default 500 ms, 60 s */
+    int64_t grace_ms;        /* of SIGTERM; default 25 s */
+    int64_t settle_ms;       /* default 1 s */
+    int64_t lease_ms;        /* default 5 s */
+    struct str log_level;    /* debug info warn error */
+    struct chat_model *models;
+    size_t models_count;
+};
+
+/* NULL with `error` (ERROR_FATAL, "file:line: what is wrong, what is allowed"). `path` NULL = the defaults alone. */
+struct settings *settings_read(const char *path, struct error *error);
+void settings_free(struct settings *settings);
+const struct chat_model *settings_model(const struct settings *settings, struct str name); /* NULL = none */
+
+/* "default = ... (what it means)" for each name, for --help. In the arena. */
+struct str settings_help(struct arena *arena);
+
+#endif
