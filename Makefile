@@ -1,0 +1,146 @@
+# Myelin's build. `make help` lists the targets. All output goes to build/, all local state to .local/.
+#
+#   VARIANT=asan|crash|clang|lint   another build beside the plain one, in build/VARIANT/; words combine: asan-crash
+#   WERROR=1                        warnings are errors
+#   FUZZ_SECONDS=30                 how long `make fuzz` runs each target
+
+VARIANT      ?=
+WERROR       ?= $(if $(filter lint,$(words_of_variant)),1)
+PREFIX       ?= /usr/local
+FUZZ_SECONDS ?= 30
+words_of_variant := $(subst -, ,$(VARIANT))
+B := build$(VARIANT:%=/%)
+
+ifeq ($(origin CC),default)
+CC := $(if $(filter clang fuzz,$(words_of_variant)),clang,gcc)
+endif
+CFLAGS   ?= -O2 -g
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(filter 1,$(WERROR)),-Werror)
+DEFINES  := -D_GNU_SOURCE $(if $(filter crash,$(words_of_variant)),-DMYELIN_CRASH_POINTS)
+ifneq ($(filter asan fuzz,$(words_of_variant)),)
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+COVER    := $(if $(filter fuzz,$(words_of_variant)),-fsanitize=fuzzer-no-link)
+COMPILE   = $(CC) -std=c11 $(DEFINES) -I. $(PKG_CFLAGS) $(WARNINGS) $(CFLAGS) $(SANITIZE) $(COVER)
+LINK      = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS)
+PACKAGES := rdkafka hiredis avro-c libcurl libconfig jansson libcrypto
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules $(if $(filter 0,$(MAKELEVEL)),-j$(shell nproc))
+
+# Set-up installs what is missing, then this file records how to compile against it. Make brings it up to date before
+# anything else, and again when the list of packages changes; goals that compile nothing do without.
+ifneq ($(filter-out help clean format lint up down reset status,$(or $(MAKECMDGOALS),all)),)
+include build/deps.mk
+endif
+build/deps.mk: ops/setup Makefile
+	@ops/setup build run
+	@mkdir -p $(@D)
+	@echo "PKG_CFLAGS := $$(pkg-config --cflags $(PACKAGES) | sed 's/-I/-isystem /g')" >$@
+	@echo "PKG_LIBS := $$(pkg-config --libs $(PACKAGES)) -ljq -lpthread -lm" >>$@
+build/setup-%: ops/setup
+	@ops/setup $(subst -, ,$*)
+	@mkdir -p $(@D) && touch $@
+build/venv/ready: ops/venv tests/requirements.txt | build/deps.mk
+	@ops/venv
+
+lib_src    := $(foreach d,base wire contract core io call,$(wildcard worker/$d/*.c)) \
+              $(filter-out worker/main.c,$(wildcard worker/*.c))
+cli_src    := $(wildcard producer/*.c)
+test_src   := $(wildcard tests/unit/*.c tests/scenario/*.c)
+fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
+double_src := $(wildcard tests/doubles/*.c tests/doubles/*/*.c)
+obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
+
+# In tests/unit and tests/scenario each test_*.c is a program and the rest helps every program of its directory.
+# A double is tests/doubles/NAME.c, tests/doubles/NAME/*.c or both; common*.c and common/*.c belong to all of them.
+programs  := $(patsubst worker/main.c,$(B)/myelin-worker,$(wildcard worker/main.c)) $(if $(cli_src),$(B)/myelin)
+test_main := $(foreach s,$(test_src),$(if $(filter test_%,$(notdir $s)),$s))
+tests     := $(test_main:%.c=$(B)/%)
+replays   := $(fuzz_src:%.c=$(B)/%)
+common    := $(filter tests/doubles/common%,$(double_src))
+doubles   := $(addprefix $(B)/tests/,$(sort $(foreach s,$(filter-out $(common),$(double_src)),\
+             $(basename $(word 3,$(subst /, ,$s))))))
+double_of  = $(filter tests/doubles/$(1).c tests/doubles/$(1)/%,$(double_src))
+helpers    = $(filter-out $(test_main),$(filter $(dir $(1))%,$(test_src)))
+sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) $(fuzz_src) $(wildcard tests/fuzz/*.c) $(double_src))
+
+##@ Build
+all: $(B)/libmyelin.a $(programs) ## both programs: build/myelin and build/myelin-worker
+objects: $(call obj,$(sources))
+tests: $(tests) $(if $(COVER),,$(replays))
+doubles: $(doubles)
+replays: $(replays)
+
+$(B)/libmyelin.a: $(call obj,$(lib_src)) $(B)/obj/gen/schemas.o
+	@echo "  AR    $@"
+	@rm -f $@ && ar rcs $@ $^
+$(B)/myelin-worker: $(B)/obj/worker/main.o
+$(B)/myelin: $(call obj,$(cli_src))
+$(programs) $(tests) $(replays) $(doubles): $(B)/libmyelin.a
+	@echo "  LD    $@"
+	@mkdir -p $(@D)
+	@$(LINK) -o $@ $(filter %.o,$^) $(B)/libmyelin.a $(PKG_LIBS) $(EXTRA_LIBS)
+
+.SECONDEXPANSION:
+$(tests): EXTRA_LIBS = -lcmocka
+$(tests): $(B)/%: $(B)/obj/%.o $$(call obj,$$(call helpers,$$*))
+$(doubles): EXTRA_LIBS = $$(pkg-config --libs libmicrohttpd)
+$(doubles): $(B)/tests/%: $$(call obj,$$(call double_of,$$*) $(common))
+$(replays): EXTRA_LIBS = $(if $(COVER),-fsanitize=fuzzer)
+$(replays): $(B)/%: $(B)/obj/%.o $(if $(COVER),,$(B)/obj/tests/fuzz/replay.o)
+
+$(B)/obj/%.o: %.c Makefile build/deps.mk
+	@echo "  CC    $<"
+	@mkdir -p $(@D)
+	@$(COMPILE) -MMD -MP -c -o $@ $<
+$(call obj,$(test_src)): | build/setup-test
+build/gen/schemas.c: ops/embed $(sort $(wildcard schemas/*.avsc))
+	@mkdir -p $(@D)
+	@ops/embed $(filter %.avsc,$^) >$@
+$(B)/obj/gen/schemas.o: build/gen/schemas.c Makefile build/deps.mk
+	@echo "  CC    $<"
+	@mkdir -p $(@D)
+	@$(COMPILE) -Wno-overlength-strings -MMD -MP -c -o $@ $<
+-include $(patsubst %.o,%.d,$(call obj,$(sources)) $(B)/obj/gen/schemas.o)
+
+install: all ## both programs and the sample configuration, under PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/myelin/contracts
+	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(wildcard config/*.cfg) $(DESTDIR)$(PREFIX)/share/myelin
+	install -m 644 $(wildcard config/contracts/*.cfg) $(DESTDIR)$(PREFIX)/share/myelin/contracts
+clean: ## remove build/
+	rm -rf build
+
+##@ See it work
+demo: all doubles build/venv/ready ## the whole story on a real Kafka and Redis, with kill -9
+	@tests/demo/run
+
+##@ Trust it
+test: all doubles tests build/venv/ready ## every test, with servers of its own
+	@$(MAKE) --no-print-directory VARIANT=crash all
+	@tests/run
+check: doubles tests ## what needs no server: unit, scenario, fuzz corpus
+	@MYELIN_BUILD=$(B) tests/run check
+lint: ## both compilers, formatting, clang-tidy and the project's own rules
+	@tests/lint
+format: ## apply .clang-format
+	@ops/setup lint && git ls-files '*.c' '*.h' | xargs clang-format -i
+fuzz: build/setup-lint ## fuzz each decoder of outside bytes for FUZZ_SECONDS
+	@$(MAKE) --no-print-directory VARIANT=fuzz replays
+	@tests/fuzz/run $(FUZZ_SECONDS)
+
+##@ Local servers
+up: ## start a Kafka broker and a Redis on 127.0.0.1
+	@ops/up
+down: ## stop them
+	@ops/down
+status: ## what runs, where it listens, where its log is
+	@ops/status
+reset: ## stop them and delete their data
+	@ops/reset
+help: ## this list
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: all objects tests doubles replays install clean demo test check lint format fuzz up down status reset help
