@@ -73,7 +73,7 @@ tests: $(tests) $(if $(COVER),,$(replays))
 doubles: $(doubles)
 replays: $(replays)
 
-$(B)/libmyelin.a: $(call obj,$(lib_src)) $(B)/obj/gen/schemas.o
+$(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(wildcard worker/wire/schemas.h))
 	@echo "  AR    $@"
 	@rm -f $@ && ar rcs $@ $^
 $(B)/myelin-worker: $(B)/obj/worker/main.o
