@@ -24,7 +24,8 @@ void *arena_array(struct arena *arena, size_t count, size_t size); /* zeroed; ch
 struct str arena_copy(struct arena *arena, const void *data, size_t size); /* adds the NUL */
 struct str arena_str(struct arena *arena, struct str text); /* STR_NONE stays STR_NONE */
 struct str arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
-struct str arena_vprintf(struct arena *arena, const char *format, va_list arguments);
+struct str arena_vprintf(struct arena *arena, const char *format, va_list arguments)
+    __attribute__((format(printf, 2, 0), nonnull(2)));
 
 #define ARENA_NEW(arena, type) ((type *)arena_alloc((arena), sizeof(type)))
 #define ARENA_ARRAY(arena, count, type) ((type *)arena_array((arena), (count), sizeof(type)))

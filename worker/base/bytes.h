@@ -27,6 +27,9 @@ bool str_equal(struct str a, struct str b);
 bool str_is(struct str a, const char *text);
 int str_compare(struct str a, struct str b); /* memcmp order, shorter first */
 
+/* The size of the longest prefix that is valid UTF-8 (RFC 3629); text.size when all of it is. */
+size_t str_utf8_size(struct str text);
+
 /* A buffer that grows by malloc, never beyond `size_max`. After a write that did not fit `overflow` is true and stays so
  * until buf_clear; the bytes so far are kept. Running out of memory ends the process. */
 struct buf {
