@@ -20,6 +20,7 @@ struct decide_env {
     struct arena *arena;             /* of the delivery: everything in the plan lives here */
     struct str name_space;           /* part of every key */
     int64_t now_ms;                  /* wall clock; for deadlines and due times */
+    int64_t backoff_ms, backoff_max_ms; /* of a retry: first delay, and the longest */
 };
 
 /* I7: steps that one decision may walk through without a call. More is a loop of pure steps: the run fails. */

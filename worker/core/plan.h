@@ -89,6 +89,7 @@ struct plan {
     struct str pool; /* NEXT_STEP */
     struct step_parked parked; /* NEXT_PARK; all but `event` */
     struct run_closed closed;  /* NEXT_END */
+    bool not_done; /* a probe said that the write did not execute: release its record in Redis before committing this */
 };
 
 #endif

@@ -1,0 +1,192 @@
+/*
+ * doubt.c: a write that may have happened is never repeated by accident (I5).
+ *
+ *   in doubt ── on_doubt = fail ──> the step fails
+ *            ── ask ──────────────> a person: done (adopt) | not done (call, same key) | fail
+ *            ── retry ── wait until `until` ──> take the record over, call with the same key
+ *            ── probe ── wait until `until` ──> take over, probe ──> done: adopt | not done: call | neither: again, then ask
+ */
+#include "worker/core/draft.h"
+
+static const char *const policies[] = {"ask", "retry", "probe", "fail"};
+
+static const struct tool *tool_of(const struct draft *draft)
+{
+    const struct tool_request *request = draft_is_agent(draft) ? run_pending_call(draft->run) : NULL;
+    int32_t index = draft_is_agent(draft) ? -1 : draft->step->tool;
+    if (request != NULL)
+        index = contract_tool(draft->contract, request->tool);
+    return index >= 0 ? &draft->contract->tools[index] : NULL;
+}
+
+static void settled(struct draft *draft, struct str key, const char *how, const char *outcome, struct str by)
+{
+    const struct tool *tool = tool_of(draft);
+    struct fact *fact = draft_fact(draft, FACT_DOUBT_SETTLED);
+    fact->is.doubt_settled = (struct fact_doubt_settled){
+        .tool = tool != NULL ? tool->name : STR_NONE,
+        .key = key,
+        .how = str_of(how),
+        .outcome = str_of(outcome),
+        .by = by,
+    };
+}
+
+static void ask_person(struct draft *draft, const struct call *call, struct str reason)
+{
+    struct step_parked *parked = &draft->plan->parked;
+    draft->run->at.doubt.state = DOUBT_ASKED;
+    parked->tool = call->tool->name;
+    parked->arguments = call->arguments;
+    parked->key = call->key;
+    walk_park(draft, WAITS_RESOLUTION, reason, 0);
+}
+
+void doubt_raised(struct draft *draft, const struct call *call, const struct outcome *outcome)
+{
+    struct run *run = draft->run;
+    const struct tool *tool = call->tool;
+    bool first = run->at.doubt.state == DOUBT_NONE;
+    struct fact *fact = draft_fact(draft, FACT_IN_DOUBT);
+    fact->is.in_doubt = (struct fact_in_doubt){
+        .tool = tool->name,
+        .key = call->key,
+        .arguments = call->arguments,
+        .reason = outcome->reason,
+        .policy = str_of(policies[tool->on_doubt]),
+        .until_ms = outcome->until_ms,
+    };
+    draft_state(draft)->status = STEP_IN_DOUBT;
+    run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
+    run->at.doubt = (struct doubt){
+        .state = DOUBT_SETTLING,
+        .since_ms = first ? draft->env->now_ms : run->at.doubt.since_ms,
+        .until_ms = outcome->until_ms,
+        .probes = run->at.doubt.probes,
+        .why = outcome->reason,
+    };
+    if (tool->on_doubt == DOUBT_FAIL) {
+        settled(draft, call->key, "fail", "unknown", STR_NONE);
+        walk_fail(draft, arena_printf(draft->arena, "%s is in doubt: %.*s", tool->name.data, STR_ARG(outcome->reason)), false);
+        return;
+    }
+    /* A tool that honours keys may be asked again, but not for ever (I7). */
+    bool spent = tool->on_doubt == DOUBT_RETRY && run->at.attempt > draft->contract->retry_budget;
+    if (tool->on_doubt == DOUBT_ASK || spent) {
+        ask_person(draft, call, outcome->reason);
+        return;
+    }
+    if (tool->on_doubt == DOUBT_RETRY) {
+        run->at.attempt++;
+        run->usage.retries++;
+    }
+    if (outcome->until_ms > draft->env->now_ms)
+        walk_park(draft, WAITS_TIMER, STR("a write in doubt: nobody may act before its time has passed"), outcome->until_ms);
+    else
+        walk_again(draft);
+}
+
+const struct call *doubt_call(struct draft *draft)
+{
+    struct run *run = draft->run;
+    const struct tool *tool = tool_of(draft);
+    struct verdict verdict;
+    if (draft_is_agent(draft))
+        guard_request(draft, run_pending_call(run), &tool, &verdict);
+    else
+        guard_tool_step(draft, tool, &verdict);
+    if (!verdict.admitted) {
+        guard_refuse(draft, tool->name, verdict.arguments, &verdict);
+        walk_fail(draft, arena_printf(draft->arena, "a write in doubt is no longer admitted: %.*s", STR_ARG(verdict.reason)),
+                  false);
+        return NULL;
+    }
+    struct call *call = ARENA_NEW(draft->arena, struct call);
+    *call = *decide_tool_call(draft, tool, &verdict);
+    call->takeover = true;
+    if (tool->on_doubt == DOUBT_PROBE && run->at.resolution.kind != RESOLUTION_NOT_DONE) {
+        call->kind = CALL_PROBE;
+        call->effect = EFFECT_READ;
+    }
+    return call;
+}
+
+/* The probe told nothing: again after a while, then a person. */
+static void probe_unknown(struct draft *draft, const struct call *call, struct str reason)
+{
+    struct doubt *doubt = &draft->run->at.doubt;
+    const struct tool_probe *probe = call->tool->probe;
+    settled(draft, call->key, "probe", "unknown", STR_NONE);
+    doubt->probes++;
+    if (doubt->probes >= probe->probes_max)
+        ask_person(draft, call, arena_printf(draft->arena, "%d probes told nothing; last: %.*s", doubt->probes, STR_ARG(reason)));
+    else
+        walk_park(draft, WAITS_TIMER, arena_printf(draft->arena, "the probe told nothing: %.*s", STR_ARG(reason)),
+                  draft->env->now_ms + probe->after_ms);
+}
+
+static void adopt(struct draft *draft, const struct call *call, struct str result, enum call_origin origin)
+{
+    struct outcome adopted = {
+        .kind = OUTCOME_ANSWERED, .at_ms = draft->env->now_ms, .origin = origin, .result = result};
+    draft->run->at.doubt = (struct doubt){.state = DOUBT_NONE};
+    draft->run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
+    decide_tool_answered(draft, call, &adopted);
+}
+
+void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome)
+{
+    const struct tool_probe *probe = call->tool->probe;
+    if (outcome->kind != OUTCOME_ANSWERED) {
+        probe_unknown(draft, call, outcome->reason);
+        return;
+    }
+    struct error error = {.class = ERROR_NONE};
+    bool done = false, not_done = false;
+    struct str result = outcome->result;
+    bool ok = scope_true_over(draft, probe->done, outcome->result, &done, &error);
+    if (ok && done && probe->result != NULL)
+        ok = scope_eval_over(draft, probe->result, outcome->result, &result, &error);
+    if (ok && !done && probe->not_done != NULL)
+        ok = scope_true_over(draft, probe->not_done, outcome->result, &not_done, &error);
+    if (!ok) {
+        probe_unknown(draft, call, arena_str(draft->arena, str_of(error.text)));
+    } else if (done) {
+        settled(draft, call->key, "probe", "done", STR_NONE);
+        adopt(draft, call, result, ORIGIN_PROBED);
+    } else if (not_done) {
+        settled(draft, call->key, "probe", "not_done", STR_NONE);
+        draft->run->at.doubt = (struct doubt){.state = DOUBT_NONE};
+        draft->plan->not_done = true;
+        walk_again(draft);
+    } else {
+        probe_unknown(draft, call, STR("neither done nor not_done holds for its answer"));
+    }
+}
+
+void doubt_resolved(struct draft *draft, const struct step_parked *parked, const struct resolved *resolved)
+{
+    struct run *run = draft->run;
+    static const char *const outcomes[] = {"unknown", "done", "not_done", "failed"};
+    settled(draft, parked->key, "person", outcomes[resolved->kind], resolved->by);
+    int32_t tool = contract_tool(draft->contract, parked->tool);
+    if (resolved->kind == RESOLUTION_DONE && tool >= 0) {
+        struct call call = {
+            .kind = CALL_TOOL,
+            .effect = EFFECT_WRITE,
+            .key = parked->key,
+            .tool = &draft->contract->tools[tool],
+            .arguments = parked->arguments,
+            .approval = draft->step->guarded_by >= 0
+                            ? draft->contract->steps[draft->contract->checkpoints[draft->step->guarded_by].step].name
+                            : STR_NONE,
+        };
+        adopt(draft, &call, resolved->result.data != NULL ? resolved->result : STR("null"), ORIGIN_RESOLVED);
+    } else if (resolved->kind == RESOLUTION_NOT_DONE) {
+        run->at.doubt.state = DOUBT_SETTLING;
+        run->at.resolution = (struct resolution){.kind = RESOLUTION_NOT_DONE, .by = resolved->by};
+        walk_again(draft);
+    } else {
+        walk_fail(draft, arena_printf(draft->arena, "%.*s said that it failed", STR_ARG(resolved->by)), false);
+    }
+}
