@@ -1,0 +1,357 @@
+#include "worker/io/caller.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "worker/io/caller_easy.h"
+#include "worker/io/clock.h"
+
+#define CONNECTIONS_MAX_DEFAULT 1024
+#define CONNECTIONS_PER_HOST_MAX_DEFAULT 256
+#define CONNECT_TIMEOUT_MS_DEFAULT 5000
+#define POOL_MAX 64 /* easy handles kept for the next calls */
+
+struct caller_call {
+    struct caller *caller;
+    struct caller_call *before, *after; /* in flight; in the pool only `after` */
+    caller_done *done;
+    void *context;
+    int64_t deadline_ms; /* CLOCK_MONOTONIC */
+    bool answering;      /* `done` is being called: there is nothing left to cancel */
+    struct caller_easy easy;
+};
+
+struct caller {
+    struct caller_settings settings;
+    CURLM *multi;
+    int epoll_fd, wake_fd; /* wake_fd: an eventfd that says "call caller_tick sooner than you were told" */
+    uint32_t tag;
+    struct caller_call *calls, *pool;
+    int32_t calls_count, pool_count;
+    int64_t timer_ms;    /* when libcurl wants to be called; INT64_MAX = never */
+    int64_t deadline_ms; /* no call's deadline is earlier; may be too early, then a look at all of them corrects it */
+    int64_t promised_ms; /* what the last caller_tick returned */
+};
+
+static int64_t now_ms(void)
+{
+    return clock_mono_us() / 1000;
+}
+
+static uint64_t epoll_key(const struct caller *caller, int fd)
+{
+    return (uint64_t)caller->tag << 32 | (uint32_t)fd;
+}
+
+/* Something is due at `due_ms`: when that is before what the loop was told, it is woken. */
+static void wake_before(struct caller *caller, int64_t due_ms)
+{
+    uint64_t one = 1;
+
+    if (due_ms >= caller->promised_ms)
+        return;
+    caller->promised_ms = due_ms;
+    (void)!write(caller->wake_fd, &one, sizeof one); /* fails only when it is already readable */
+}
+
+/* ---- what libcurl calls ---- */
+
+static int watch_socket(CURL *curl, curl_socket_t fd, int what, void *context, void *known)
+{
+    struct caller *caller = context;
+    struct epoll_event event = {.data.u64 = epoll_key(caller, fd)};
+    int failed;
+
+    (void)curl;
+    if (what == CURL_POLL_REMOVE) {
+        (void)epoll_ctl(caller->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        return 0;
+    }
+    event.events = (what & CURL_POLL_IN ? (uint32_t)EPOLLIN : 0) | (what & CURL_POLL_OUT ? (uint32_t)EPOLLOUT : 0);
+    failed = epoll_ctl(caller->epoll_fd, known == NULL ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event);
+    if (failed != 0 && errno == EEXIST)
+        failed = epoll_ctl(caller->epoll_fd, EPOLL_CTL_MOD, fd, &event);
+    else if (failed != 0 && errno == ENOENT)
+        failed = epoll_ctl(caller->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+    (void)curl_multi_assign(caller->multi, fd, caller);
+    return failed; /* -1 makes libcurl give up this transfer */
+}
+
+static int set_timer(CURLM *multi, long timeout_ms, void *context)
+{
+    struct caller *caller = context;
+
+    (void)multi;
+    caller->timer_ms = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
+    wake_before(caller, caller->timer_ms);
+    return 0;
+}
+
+/* ---- one call ---- */
+
+static void unlink_call(struct caller_call *call)
+{
+    struct caller *caller = call->caller;
+
+    (void)curl_multi_remove_handle(caller->multi, call->easy.curl);
+    if (call->before != NULL)
+        call->before->after = call->after;
+    else
+        caller->calls = call->after;
+    if (call->after != NULL)
+        call->after->before = call->before;
+    caller->calls_count--;
+}
+
+static void recycle(struct caller_call *call)
+{
+    struct caller *caller = call->caller;
+
+    caller_easy_clear(&call->easy);
+    if (caller->pool_count >= POOL_MAX) {
+        caller_easy_free(&call->easy);
+        free(call);
+        return;
+    }
+    call->after = caller->pool;
+    caller->pool = call;
+    caller->pool_count++;
+}
+
+static void answer(struct caller_call *call, CURLcode code, bool timed_out)
+{
+    struct http_answer answer;
+
+    call->answering = true;
+    caller_easy_answer(&call->easy, code, timed_out, &answer);
+    unlink_call(call);
+    call->done(call->context, &answer);
+    recycle(call);
+}
+
+static void answer_finished(struct caller *caller)
+{
+    CURLMsg *message;
+    int left;
+
+    /* curl_multi_remove_handle also removes the messages of a call that `done` cancels. */
+    while ((message = curl_multi_info_read(caller->multi, &left)) != NULL) {
+        struct caller_call *call = NULL;
+
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        (void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        answer(call, message->data.result, false);
+    }
+}
+
+/* libcurl has timeouts of its own, but none for a request that waits for a free connection. */
+static void answer_overdue(struct caller *caller, int64_t at_ms)
+{
+    bool again = true;
+
+    if (at_ms < caller->deadline_ms)
+        return;
+    /* `done` may start and cancel calls: begin again after each one. */
+    while (again) {
+        again = false;
+        caller->deadline_ms = INT64_MAX;
+        for (struct caller_call *call = caller->calls; call != NULL && !again; call = call->after) {
+            if (call->deadline_ms <= at_ms) {
+                answer(call, CURLE_OPERATION_TIMEDOUT, true);
+                again = true;
+            } else if (call->deadline_ms < caller->deadline_ms) {
+                caller->deadline_ms = call->deadline_ms;
+            }
+        }
+    }
+}
+
+/* A write must be over when the time after which others may act has come: see ledger.h for the sum. */
+static int64_t time_left_ms(const struct http_request *request)
+{
+    int64_t left_ms;
+
+    if (!request->write)
+        return request->timeout_ms;
+    left_ms = request->send_until_boot_ms + request->timeout_ms / 2 - clock_boot_ms();
+    return left_ms < request->timeout_ms ? left_ms : request->timeout_ms;
+}
+
+static struct caller_call *new_call(struct caller *caller, struct error *error)
+{
+    struct caller_call *call = caller->pool;
+
+    if (call != NULL) {
+        caller->pool = call->after;
+        caller->pool_count--;
+        return call;
+    }
+    call = calloc(1, sizeof *call);
+    if (call == NULL || !caller_easy_init(&call->easy, error)) {
+        free(call);
+        (void)error_set(error, ERROR_FATAL, "no memory for a call");
+        return NULL;
+    }
+    call->caller = caller;
+    return call;
+}
+
+struct caller_call *caller_start(struct caller *caller, const struct http_request *request, caller_done *done,
+                                 void *context, struct error *error)
+{
+    struct caller_call *call = new_call(caller, error);
+    CURLMcode code;
+
+    if (call == NULL)
+        return NULL;
+    if (!caller_easy_prepare(&call->easy, &caller->settings, request, error)) {
+        recycle(call);
+        return NULL;
+    }
+    call->done = done;
+    call->context = context;
+    call->answering = false;
+    call->deadline_ms = now_ms() + time_left_ms(request);
+    (void)curl_easy_setopt(call->easy.curl, CURLOPT_PRIVATE, call);
+    code = curl_multi_add_handle(caller->multi, call->easy.curl);
+    if (code != CURLM_OK) {
+        (void)error_set(error, ERROR_FATAL, "libcurl: %s", curl_multi_strerror(code));
+        recycle(call);
+        return NULL;
+    }
+    call->before = NULL;
+    call->after = caller->calls;
+    if (caller->calls != NULL)
+        caller->calls->before = call;
+    caller->calls = call;
+    caller->calls_count++;
+    if (call->deadline_ms < caller->deadline_ms)
+        caller->deadline_ms = call->deadline_ms;
+    wake_before(caller, caller->deadline_ms);
+    return call;
+}
+
+void caller_cancel(struct caller_call *call)
+{
+    if (call == NULL || call->answering)
+        return;
+    unlink_call(call);
+    recycle(call);
+}
+
+int32_t caller_in_flight(const struct caller *caller)
+{
+    return caller->calls_count;
+}
+
+/* ---- the loop's side ---- */
+
+void caller_ready(struct caller *caller, int fd, uint32_t epoll_events)
+{
+    int running, action = 0;
+    uint64_t count;
+
+    if (fd == caller->wake_fd) {
+        (void)!read(fd, &count, sizeof count); /* the loop calls caller_tick before it sleeps again */
+        return;
+    }
+    if ((epoll_events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
+        action |= CURL_CSELECT_IN;
+    if ((epoll_events & (EPOLLOUT | EPOLLERR)) != 0)
+        action |= CURL_CSELECT_OUT;
+    (void)curl_multi_socket_action(caller->multi, fd, action, &running);
+    answer_finished(caller);
+}
+
+int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
+{
+    int running;
+
+    caller->promised_ms = INT64_MIN; /* nobody sleeps: no need to wake anybody */
+    if (now_mono_ms >= caller->timer_ms) {
+        caller->timer_ms = INT64_MAX;
+        (void)curl_multi_socket_action(caller->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    }
+    answer_finished(caller);
+    answer_overdue(caller, now_mono_ms);
+    caller->promised_ms = caller->timer_ms < caller->deadline_ms ? caller->timer_ms : caller->deadline_ms;
+    return caller->promised_ms;
+}
+
+#define SET(option, value)                                                                                   \
+    do {                                                                                                     \
+        if (code == CURLM_OK)                                                                                \
+            code = curl_multi_setopt(caller->multi, option, value);                                          \
+    } while (0)
+
+static CURLMcode set_multi(struct caller *caller)
+{
+    CURLMcode code = CURLM_OK;
+
+    SET(CURLMOPT_SOCKETFUNCTION, watch_socket);
+    SET(CURLMOPT_SOCKETDATA, caller);
+    SET(CURLMOPT_TIMERFUNCTION, set_timer);
+    SET(CURLMOPT_TIMERDATA, caller);
+    SET(CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)caller->settings.connections_max);
+    SET(CURLMOPT_MAX_HOST_CONNECTIONS, (long)caller->settings.connections_per_host_max);
+    SET(CURLMOPT_MAXCONNECTS, (long)caller->settings.connections_max);
+    return code;
+}
+
+struct caller *caller_open(const struct caller_settings *settings, int epoll_fd, uint32_t tag, struct error *error)
+{
+    struct caller *caller = calloc(1, sizeof *caller);
+    struct epoll_event event = {.events = EPOLLIN};
+
+    if (caller == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        free(caller);
+        (void)error_set(error, ERROR_FATAL, "libcurl does not start");
+        return NULL;
+    }
+    (void)signal(SIGPIPE, SIG_IGN); /* OpenSSL writes to sockets that the other side may have closed */
+    *caller = (struct caller){.settings = *settings, .epoll_fd = epoll_fd, .tag = tag, .wake_fd = -1};
+    caller->timer_ms = caller->deadline_ms = caller->promised_ms = INT64_MAX;
+    if (caller->settings.connections_max <= 0)
+        caller->settings.connections_max = CONNECTIONS_MAX_DEFAULT;
+    if (caller->settings.connections_per_host_max <= 0)
+        caller->settings.connections_per_host_max = CONNECTIONS_PER_HOST_MAX_DEFAULT;
+    if (caller->settings.connect_timeout_ms <= 0)
+        caller->settings.connect_timeout_ms = CONNECT_TIMEOUT_MS_DEFAULT;
+    caller->multi = curl_multi_init();
+    caller->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    event.data.u64 = epoll_key(caller, caller->wake_fd);
+    if (caller->multi == NULL || caller->wake_fd < 0 || set_multi(caller) != CURLM_OK ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, caller->wake_fd, &event) != 0) {
+        caller_close(caller);
+        (void)error_set(error, ERROR_FATAL, "the HTTP client does not start: %s", strerror(errno));
+        return NULL;
+    }
+    return caller;
+}
+
+void caller_close(struct caller *caller)
+{
+    struct caller_call *call;
+
+    if (caller == NULL)
+        return;
+    while (caller->calls != NULL)
+        caller_cancel(caller->calls);
+    while ((call = caller->pool) != NULL) {
+        caller->pool = call->after;
+        caller_easy_free(&call->easy);
+        free(call);
+    }
+    if (caller->multi != NULL)
+        (void)curl_multi_cleanup(caller->multi);
+    if (caller->wake_fd >= 0)
+        (void)close(caller->wake_fd);
+    free(caller);
+    curl_global_cleanup();
+}
