@@ -12,7 +12,7 @@ static const char *role_of(const json_t *message)
     const char *role = json_string_value(json_object_get(message, "role"));
     if (!role)
         return "";
-    return strcmp(role, "developer") ? role : "system";
+    return strcmp(role, "developer") != 0 ? role : "system";
 }
 
 char *chat_text(const json_t *message)
@@ -38,7 +38,7 @@ bool chat_says(const json_t *messages, const char *role, const json_t *needle)
     size_t index;
     json_t *message;
     json_array_foreach((json_t *)messages, index, message) {
-        if (strcmp(role_of(message), role))
+        if (strcmp(role_of(message), role) != 0)
             continue;
         char *text = chat_text(message);
         bool says = script_contains(text, needle);
@@ -54,7 +54,7 @@ const json_t *chat_first(const json_t *messages, const char *role)
     size_t index;
     json_t *message;
     json_array_foreach((json_t *)messages, index, message)
-        if (!strcmp(role_of(message), role))
+        if (strcmp(role_of(message), role) == 0)
             return message;
     return NULL;
 }
@@ -64,7 +64,7 @@ size_t chat_turns(const json_t *messages)
     size_t turns = 0, index;
     json_t *message;
     json_array_foreach((json_t *)messages, index, message)
-        turns += !strcmp(role_of(message), "assistant");
+        turns += strcmp(role_of(message), "assistant") == 0;
     return turns;
 }
 
@@ -74,7 +74,7 @@ bool chat_offers(const json_t *request, const char *tool)
     json_t *each;
     json_array_foreach(json_object_get(request, "tools"), index, each) {
         const char *name = json_string_value(json_object_get(json_object_get(each, "function"), "name"));
-        if (name && !strcmp(name, tool))
+        if (name && strcmp(name, tool) == 0)
             return true;
     }
     return false;
@@ -110,7 +110,7 @@ static const char *call_fault(const json_t *call)
     const char *type = json_string_value(json_object_get(call, "type"));
     if (!json_is_string(json_object_get(call, "id")))
         return "has a tool call without id";
-    if (!type || strcmp(type, "function"))
+    if (!type || strcmp(type, "function") != 0)
         return "has a tool call whose type is not \"function\"";
     if (!json_is_string(json_object_get(function, "name")) || !json_is_string(json_object_get(function, "arguments")))
         return "has a tool call without a name or whose arguments are no string";
@@ -143,7 +143,7 @@ static const char *message_fault(const json_t *message, json_t *open)
 {
     const char *role = role_of(message);
     const json_t *content = json_object_get(message, "content");
-    if (!strcmp(role, "tool")) {
+    if (strcmp(role, "tool") == 0) {
         const char *id = json_string_value(json_object_get(message, "tool_call_id"));
         if (!id || json_object_del(open, id))
             return "answers no open tool call";
@@ -151,9 +151,9 @@ static const char *message_fault(const json_t *message, json_t *open)
     }
     if (json_object_size(open))
         return "comes before every tool call was answered";
-    if (!strcmp(role, "assistant"))
+    if (strcmp(role, "assistant") == 0)
         return assistant_fault(message, open);
-    if (strcmp(role, "system") && strcmp(role, "user"))
+    if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0)
         return "has an unknown role";
     return json_is_string(content) || json_is_array(content) ? NULL : "has no content";
 }
@@ -191,7 +191,7 @@ static char *tools_fault(const json_t *request)
         const char *type = json_string_value(json_object_get(tool, "type"));
         const json_t *function = json_object_get(tool, "function");
         const json_t *parameters = json_object_get(function, "parameters");
-        if (!type || strcmp(type, "function"))
+        if (!type || strcmp(type, "function") != 0)
             return fault("tools", index, "has a type that is not \"function\"");
         if (!tool_name_ok(json_string_value(json_object_get(function, "name"))))
             return fault("tools", index, "has a name that is not [a-zA-Z0-9_-]{1,64}");

@@ -62,11 +62,11 @@ static json_t *crm(const json_t *args)
 
 json_t *demo_result(const char *tool, const json_t *args, json_int_t nth)
 {
-    if (!strcmp(tool, "search"))
+    if (strcmp(tool, "search") == 0)
         return search(args);
-    if (!strcmp(tool, "crm"))
+    if (strcmp(tool, "crm") == 0)
         return crm(args);
-    if (!strcmp(tool, "send"))
+    if (strcmp(tool, "send") == 0)
         return json_pack("{s:s, s:o}", "status", "sent", "id", json_sprintf("msg-%lld", (long long)nth));
     return NULL;
 }

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <err.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <signal.h>
@@ -73,7 +74,7 @@ static void timer_push(struct http_exchange *x)
 {
     if (server.timers_count == server.timers_capacity) {
         server.timers_capacity = server.timers_capacity ? server.timers_capacity * 2 : 64;
-        server.timers = realloc(server.timers, server.timers_capacity * sizeof *server.timers);
+        server.timers = realloc(server.timers, server.timers_capacity * sizeof(struct http_exchange *));
         assert(server.timers);
     }
     size_t i = server.timers_count++;
@@ -197,6 +198,15 @@ bool http_client_left(const struct http_exchange *x)
     char byte;
     ssize_t n = recv(socket_of(x->wait->connection), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+unsigned http_peer_port(const struct http_exchange *x)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->wait->connection,
+                                                                   MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    struct sockaddr_in address;
+    memcpy(&address, info->client_addr, sizeof address);
+    return ntohs(address.sin_port);
 }
 
 const char *http_header(const struct http_exchange *x, const char *name)
@@ -328,7 +338,7 @@ static int listener_new(unsigned short *port)
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) || listen(fd, 4096) ||
         getsockname(fd, (struct sockaddr *)&address, &size)) {
-        fprintf(stderr, "cannot listen on 127.0.0.1:%u: %s\n", *port, strerror(errno));
+        warn("cannot listen on 127.0.0.1:%u", *port);
         return -1;
     }
     *port = ntohs(address.sin_port);
@@ -345,7 +355,7 @@ static bool port_file_write(const char *path, unsigned short port)
     bool ok = file && fprintf(file, "%u\n", port) > 0;
     ok = file && !fclose(file) && ok && !rename(temporary, path);
     if (!ok)
-        fprintf(stderr, "cannot write %s: %s\n", path, strerror(errno));
+        warn("cannot write %s", path);
     free(temporary);
     return ok;
 }
@@ -357,7 +367,7 @@ static int signals_new(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 

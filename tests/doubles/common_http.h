@@ -56,6 +56,9 @@ int http_serve(const struct http_settings *settings);
 /* A request header, or NULL. Borrowed until the exchange ends. */
 const char *http_header(const struct http_exchange *x, const char *name);
 
+/* The client's port: tells which process asked. */
+unsigned http_peer_port(const struct http_exchange *x);
+
 void http_answer(struct http_exchange *x, const struct http_answer *answer);
 
 /* Closes the connection without a byte of answer. */

@@ -1,7 +1,7 @@
 #include "tests/doubles/common_ledger.h"
 
 #include <assert.h>
-#include <errno.h>
+#include <err.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ bool ledger_open(const char *path)
         return true;
     ledger = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (ledger < 0)
-        fprintf(stderr, "cannot open the ledger %s: %s\n", path, strerror(errno));
+        warn("cannot open the ledger %s", path);
     return ledger >= 0;
 }
 
@@ -34,7 +34,7 @@ void ledger_write(json_t *line)
         text[size] = '\n'; /* in place of the NUL: the line and its end are one write */
         if (write(ledger, text, size + 1) != (ssize_t)size + 1) {
             /* A judge that loses lines is worse than none. */
-            fprintf(stderr, "cannot write the ledger: %s\n", strerror(errno));
+            warn("cannot write the ledger");
             exit(1);
         }
         free(text);

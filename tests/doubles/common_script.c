@@ -2,7 +2,7 @@
 
 #include <assert.h>
 #include <dirent.h>
-#include <errno.h>
+#include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@ static const char *const counting_keys[] = {"nth", "nth_per_key", "nth_per_run",
 static bool listed(const char *key, const char *const *list)
 {
     for (; *list; list++)
-        if (!strcmp(key, *list))
+        if (strcmp(key, *list) == 0)
             return true;
     return false;
 }
@@ -76,7 +76,7 @@ static bool load_file(struct script *script, const char *path)
 static int is_json(const struct dirent *entry)
 {
     size_t size = strlen(entry->d_name);
-    return size > 5 && !strcmp(entry->d_name + size - 5, ".json");
+    return size > 5 && strcmp(entry->d_name + size - 5, ".json") == 0;
 }
 
 bool script_load(struct script *script, const char *path)
@@ -85,7 +85,7 @@ bool script_load(struct script *script, const char *path)
         script->rules = json_array();
     struct stat about;
     if (stat(path, &about)) {
-        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        warn("%s", path);
         return false;
     }
     if (!S_ISDIR(about.st_mode))

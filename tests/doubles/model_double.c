@@ -43,7 +43,7 @@ struct reply {
 
 static bool equals(const json_t *wanted, const char *text)
 {
-    return !wanted || (json_is_string(wanted) && text && !strcmp(json_string_value(wanted), text));
+    return !wanted || (json_is_string(wanted) && text && strcmp(json_string_value(wanted), text) == 0);
 }
 
 static bool offers_all(const json_t *request, const json_t *tools)
@@ -285,9 +285,8 @@ static json_t *failure_new(const json_t *answer, unsigned status)
 static size_t unhex(char *text)
 {
     size_t size = 0;
-    unsigned byte;
-    for (const char *p = text; sscanf(p, "%2x", &byte) == 1 && p[1]; p += 2)
-        text[size++] = (char)byte;
+    for (const char *p = text; p[0] && p[1]; p += 2)
+        text[size++] = (char)strtoul((const char[]){p[0], p[1], '\0'}, NULL, 16);
     return size;
 }
 
@@ -308,8 +307,8 @@ static void cut_set(struct reply *reply, const char *cut)
     if (!cut)
         return;
     json_object_set_new(reply->line, "cut", json_string(cut));
-    reply->silent = strcmp(cut, "headers") && strcmp(cut, "body");
-    reply->http.cut = strcmp(cut, "headers") ? HTTP_CUT_BODY : HTTP_CUT_HEADERS;
+    reply->silent = strcmp(cut, "headers") != 0 && strcmp(cut, "body") != 0;
+    reply->http.cut = strcmp(cut, "headers") != 0 ? HTTP_CUT_BODY : HTTP_CUT_HEADERS;
 }
 
 static void on_end(struct http_exchange *x)
@@ -435,16 +434,16 @@ static void models_list(struct http_exchange *x)
 static bool ends_with(const char *text, const char *end)
 {
     size_t size = strlen(text), end_size = strlen(end);
-    return size >= end_size && !strcmp(text + size - end_size, end);
+    return size >= end_size && strcmp(text + size - end_size, end) == 0;
 }
 
 static void on_request(struct http_exchange *x)
 {
-    if (!strcmp(x->method, "GET") && ends_with(x->path, "/models")) {
+    if (strcmp(x->method, "GET") == 0 && ends_with(x->path, "/models")) {
         models_list(x);
         return;
     }
-    if (strcmp(x->method, "POST") || !ends_with(x->path, "/chat/completions")) {
+    if (strcmp(x->method, "POST") != 0 || !ends_with(x->path, "/chat/completions")) {
         refuse(x, 404, "not_found", "only POST .../chat/completions and GET .../models");
         return;
     }

@@ -47,7 +47,7 @@ int main(int argc, char **argv)
     const char *names[] = {"--brokers", "--group", "--in", "--out", "--url"}, *values[5] = {0};
     for (int i = 1; i + 1 < argc; i += 2)
         for (int n = 0; n < 5; n++)
-            if (!strcmp(argv[i], names[n]))
+            if (strcmp(argv[i], names[n]) == 0)
                 values[n] = argv[i + 1];
     for (int n = 0; n < 5; n++)
         if (!values[n])

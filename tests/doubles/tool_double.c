@@ -65,7 +65,7 @@ static void call_name(struct call *call, const struct http_exchange *x)
         path[--size] = '\0';
     char *last = strrchr(path, '/');
     const char *key = http_header(x, "Idempotency-Key");
-    call->probe = !strcmp(x->method, "GET") && last && last != path;
+    call->probe = strcmp(x->method, "GET") == 0 && last && last != path;
     if (call->probe) {
         *last = '\0';
         key = last + 1;
@@ -110,11 +110,13 @@ static void on_end(struct http_exchange *x)
 static void tell(const struct http_exchange *x, const char *event)
 {
     const struct call *call = x->app;
-    bool received = !strcmp(event, "received"), acted = !strcmp(event, "acted");
+    bool received = strcmp(event, "received") == 0, acted = strcmp(event, "acted") == 0;
     json_t *line = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s?, s:s?}", "seq", (json_int_t)x->seq, "event", event, "tool",
                              call->tool, "method", x->method, "path", x->path, "key", call->key, "run", call->run);
     if (call->probe)
         json_object_set_new(line, "probe", json_true());
+    if (received)
+        json_object_set_new(line, "peer", json_integer(http_peer_port(x)));
     if (received || acted)
         json_object_set(line, "args", call->args);
     if (acted)
@@ -153,7 +155,7 @@ static bool args_contain(const json_t *args, const json_t *wanted)
 
 static bool same(const json_t *wanted, const char *text)
 {
-    return !wanted || (json_is_string(wanted) && text && !strcmp(json_string_value(wanted), text));
+    return !wanted || (json_is_string(wanted) && text && strcmp(json_string_value(wanted), text) == 0);
 }
 
 static bool meets(const json_t *match, const void *what)
@@ -241,7 +243,7 @@ static char *body_text(const json_t *result)
 {
     const json_t *body = json_object_get(result, "body");
     const char *type = json_string_value(json_object_get(result, "type"));
-    if (strcmp(type, "application/json"))
+    if (strcmp(type, "application/json") != 0)
         return strdup(json_string_value(body));
     char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
     assert(text);
@@ -263,7 +265,7 @@ static void answer_send(struct http_exchange *x)
     const char *type = json_string_value(json_object_get(call->result, "type"));
     char *body = body_text(call->result);
     http_answer(x, &(struct http_answer){.status = call->status,
-                                         .type = strcmp(type, "invalid") ? type : "application/json",
+                                         .type = strcmp(type, "invalid") != 0 ? type : "application/json",
                                          .headers = call->headers,
                                          .body = body,
                                          .body_size = strlen(body)});
@@ -341,11 +343,11 @@ static void after_acting(struct http_exchange *x)
     const char *silent = json_string_value(json_object_get(call->answer, "act_and_not_answer"));
     const json_t *late = json_object_get(call->answer, "act_and_answer_late");
     const json_t *status = json_object_get(call->answer, "status");
-    if (status && strcmp(call->outcome, "repeated"))
+    if (status && strcmp(call->outcome, "repeated") != 0)
         call->status = (unsigned)json_integer_value(status);
     if (silent) {
         tell(x, "not_answered");
-        if (strcmp(silent, "hold"))
+        if (strcmp(silent, "hold") != 0)
             http_cut(x);
         else
             http_hold(x);

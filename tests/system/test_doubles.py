@@ -322,6 +322,7 @@ def test_tool_ledger(tools):
     double = tools()
     call(double, "send", {"to": "a"}, "k", X_Myelin_Run="r")
     received, acted, answered = double.ledger()
+    assert 0 < received.pop("peer") < 65536
     common = {"seq": 1, "tool": "send", "method": "POST", "path": "/send", "key": "k", "run": "r"}
     for line in (received, acted, answered):
         assert abs(line.pop("time_ms") / 1000 - time.time()) < 5
