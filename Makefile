@@ -27,7 +27,9 @@ PACKAGES := rdkafka hiredis avro-c libcurl libconfig jansson libcrypto
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
+# One goal is built with all processors; several goals (`make clean all`, `make up status`) one after another.
 MAKEFLAGS += --no-builtin-rules $(if $(filter 0,$(MAKELEVEL)),-j$(shell nproc))
+$(if $(word 2,$(MAKECMDGOALS)),$(eval .NOTPARALLEL:))
 
 # Set-up installs what is missing, then this file records how to compile against it. Make brings it up to date before
 # anything else, and again when the list of packages changes; goals that compile nothing do without.
@@ -137,7 +139,7 @@ up: ## start a Kafka broker and a Redis on 127.0.0.1
 down: ## stop them
 	@ops/down
 status: ## what runs, where it listens, where its log is
-	@ops/status
+	@ops/status || true
 reset: ## stop them and delete their data
 	@ops/reset
 help: ## this list
