@@ -46,6 +46,8 @@ build/setup-%: ops/setup
 	@mkdir -p $(@D) && touch $@
 build/venv/ready: ops/venv tests/requirements.txt | build/deps.mk
 	@ops/venv
+kafka: build/deps.mk
+	@ops/kafka/broker fetch
 
 lib_src    := $(foreach d,base wire contract core io call,$(wildcard worker/$d/*.c)) \
               $(filter-out worker/main.c,$(wildcard worker/*.c))
@@ -116,11 +118,11 @@ clean: ## remove build/
 	rm -rf build
 
 ##@ See it work
-demo: all doubles build/venv/ready ## the whole story on a real Kafka and Redis, with kill -9
+demo: all doubles build/venv/ready kafka ## the whole story on a real Kafka and Redis, with kill -9
 	@tests/demo/run
 
 ##@ Trust it
-test: all doubles tests build/venv/ready ## every test, with servers of its own
+test: all doubles tests build/venv/ready kafka ## every test, with servers of its own
 	@$(MAKE) --no-print-directory VARIANT=crash all
 	@tests/run
 check: doubles tests ## what needs no server: unit, scenario, fuzz corpus
@@ -145,4 +147,4 @@ reset: ## stop them and delete their data
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all objects tests doubles replays install clean demo test check lint format fuzz up down status reset help
+.PHONY: all kafka objects tests doubles replays install clean demo test check lint format fuzz up down status reset help

@@ -109,7 +109,7 @@ write_env() {
         [ ! -e "$local_dir/kafka/port" ] || echo "export MYELIN_KAFKA=127.0.0.1:$(cat "$local_dir/kafka/port")"
         [ ! -e "$local_dir/redis/port" ] || echo "export MYELIN_REDIS=127.0.0.1:$(cat "$local_dir/redis/port")"
     } >"$new"
-    mv "$new" "$local_dir/env"
+    if [ -s "$new" ]; then mv "$new" "$local_dir/env"; else rm -f "$new" "$local_dir/env"; fi
 }
 
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
