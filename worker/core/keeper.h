@@ -6,7 +6,7 @@
  * returns the rows to write, and changes the table at once: the caller commits them together with the rest, and drops the
  * whole keeper when it loses the partition.
  *
- * Bodies (the step events of parked steps, the outputs of ended runs) are kept as the bytes they came in.
+ * Step events of parked steps are kept as the bytes they came in; outputs of ended runs are not kept (they are in `history`).
  */
 #ifndef MYELIN_CORE_KEEPER_H
 #define MYELIN_CORE_KEEPER_H
@@ -15,11 +15,9 @@
 
 struct keeper;
 
-struct keeper *keeper_new(void);
+/* `ended_keep_ms`: how long an ended run is remembered. */
+struct keeper *keeper_new(int64_t ended_keep_ms);
 void keeper_free(struct keeper *keeper);
-
-/* I7 */
-#define KEEPER_ENDED_KEEP_MS_DEFAULT (7LL * 24 * 3600 * 1000)
 
 /* ---- rebuild: the rows of `waiting`, in order; later rows replace earlier ones ---- */
 void keeper_load_run(struct keeper *keeper, const struct run_row *row);
@@ -44,7 +42,7 @@ struct waiting_row {
 /* A run was requested: is it new, the same again, or an impostor with the same id? */
 enum start_verdict { START_NEW, START_SAME, START_CONFLICT, START_TOO_OLD };
 enum start_verdict keeper_start_verdict(const struct keeper *keeper, const struct run_requested *request,
-                                        struct str input_hash, int64_t now_ms, int64_t ended_keep_ms);
+                                        struct str input_hash, int64_t now_ms);
 
 void keeper_open(struct keeper *keeper, const struct run_row *row, struct arena *arena, struct waiting_row *out);
 void keeper_close(struct keeper *keeper, const struct run_closed *closed, struct arena *arena, struct waiting_row *out);
@@ -62,16 +60,19 @@ const char *keeper_refuse_resolution(const struct keeper *keeper, const struct r
 /* When something is due next (wall clock); INT64_MAX = never. */
 int64_t keeper_due_ms(const struct keeper *keeper);
 
-struct keeper_due {
-    enum { KEEPER_DUE_NONE, KEEPER_DUE_STEP, KEEPER_DUE_DEADLINE, KEEPER_DUE_FORGET } kind;
-    const struct step_parked *parked; /* STEP: its time has passed; DEADLINE: its run's deadline has */
-    struct str run;                   /* FORGET: an ended run whose ended_keep has passed: remove with keeper_forget */
+enum keeper_due_kind {
+    KEEPER_DUE_NONE,
+    KEEPER_DUE_STEP,     /* the parked step's time has passed: wake it */
+    KEEPER_DUE_DEADLINE, /* its run's deadline has passed */
+    KEEPER_DUE_FORGET,   /* an ended run was remembered long enough: keeper_forget */
 };
-/* The next thing that is due at `now_ms`, earliest first; a step with timeout_action pause stops being due once its fact is
- * written (keeper_pause). */
-struct keeper_due keeper_next_due(const struct keeper *keeper, int64_t now_ms, int64_t ended_keep_ms);
-/* The checkpoint's time has passed and its action is pause: it waits on, without a time. */
-void keeper_pause(struct keeper *keeper, struct str run, struct str branch, struct arena *arena, struct waiting_row *out);
+struct keeper_due {
+    enum keeper_due_kind kind;
+    const struct step_parked *parked; /* STEP, DEADLINE */
+    struct str run;
+};
+/* The next thing that is due at `now_ms`, earliest first. It stays due until what the caller decides changes it. */
+struct keeper_due keeper_next_due(const struct keeper *keeper, int64_t now_ms);
 void keeper_forget(struct keeper *keeper, struct str run, struct arena *arena, struct waiting_row *out);
 
 #endif

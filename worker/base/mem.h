@@ -1,0 +1,11 @@
+/* mem.h: memory that outlives an arena. Never NULL: a machine without memory ends the process with a message. */
+#ifndef MYELIN_BASE_MEM_H
+#define MYELIN_BASE_MEM_H
+
+#include <stddef.h>
+
+void *mem_new(size_t size); /* zeroed */
+void *mem_resize(void *memory, size_t size);
+void mem_free(void *memory); /* NULL is fine */
+
+#endif
