@@ -249,6 +249,7 @@ void decide_tool_answered(struct draft *draft, const struct call *call, const st
         .approval = call->approval,
         .args_hash = call->args_hash,
     };
+    doubt_over(draft, call, outcome);
     spend(draft, call->approval);
     run->usage.tool_calls++;
     if (call->tool->effect == EFFECT_WRITE)

@@ -134,6 +134,14 @@ static void adopt(struct draft *draft, const struct call *call, struct str resul
     decide_tool_answered(draft, call, &adopted);
 }
 
+void doubt_over(struct draft *draft, const struct call *call, const struct outcome *outcome)
+{
+    if (draft->run->at.doubt.state == DOUBT_NONE)
+        return;
+    bool found = outcome->origin == ORIGIN_ADOPTED || outcome->origin == ORIGIN_REUSED;
+    settled(draft, call->key, found ? "ledger" : "retry", "done", STR_NONE);
+}
+
 void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome)
 {
     const struct tool_probe *probe = call->tool->probe;

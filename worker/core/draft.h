@@ -103,6 +103,8 @@ struct str guard_args_hash(struct draft *draft, struct str step, int32_t visit, 
 void doubt_raised(struct draft *draft, const struct call *call, const struct outcome *outcome);
 const struct call *doubt_call(struct draft *draft); /* the probe or the repetition; NULL: the plan is complete */
 void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome);
+/* A write answered: if it was in doubt, it is no more; how is a fact. */
+void doubt_over(struct draft *draft, const struct call *call, const struct outcome *outcome);
 void doubt_resolved(struct draft *draft, const struct step_parked *parked, const struct resolved *resolved);
 
 /* ---- decide.c ---- */

@@ -49,6 +49,8 @@ enum log_event_kind {
     LOG_ASSIGNED,
     LOG_WAITING_ROW,  /* a row of `waiting`; value.data == NULL: tombstone */
     LOG_WAITING_END,  /* the keeper's table is complete up to the high watermark */
+    LOG_BACKLOG_END,  /* inbox: its records below the high watermark at assignment were all handed over (at once when there
+                         were none): timers may fire from now on */
     LOG_REVOKED,      /* stop: what is done was or will be committed by the log thread; answer with log_release */
     LOG_LOST,         /* as LOG_REVOKED, but nothing of it can be committed any more */
     LOG_COMMITTED,    /* for observers: one transaction was committed */

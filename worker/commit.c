@@ -1,0 +1,136 @@
+#include "worker/worker.h"
+
+#include <string.h>
+
+#include "worker/base/logline.h"
+#include "worker/io/clock.h"
+
+/* What one record may take: message.max.bytes of a broker with default settings, less room for its frame. */
+#define RECORD_SIZE_MAX ((size_t)1000 << 10)
+
+void commit_open(struct commit *commit, struct worker *worker, struct arena *arena, const struct log_event *source,
+                 int64_t offset)
+{
+    *commit = (struct commit){.worker = worker, .arena = arena, .source = source, .offset = offset};
+}
+
+static struct str encode(struct commit *commit, enum record_type type, const void *object, size_t size_max)
+{
+    struct buf buf;
+    buf_init(&buf, size_max);
+    struct str bytes = STR_NONE;
+    if (!commit->failed && record_encode(type, object, &buf, &commit->error))
+        bytes = arena_str(commit->arena, buf_str(&buf));
+    else
+        commit->failed = true;
+    buf_free(&buf);
+    return bytes;
+}
+
+static void add(struct commit *commit, struct log_record record)
+{
+    if (commit->count == commit->capacity) {
+        commit->capacity = commit->capacity == 0 ? 8 : commit->capacity * 2;
+        struct log_record *records = ARENA_ARRAY(commit->arena, commit->capacity, struct log_record);
+        if (commit->count > 0)
+            memcpy(records, commit->records, commit->count * sizeof(records[0]));
+        commit->records = records;
+    }
+    commit->records[commit->count++] = record;
+}
+
+void commit_fact(struct commit *commit, struct fact *fact)
+{
+    fact->worker = str_of(commit->worker->name);
+    fact->source_topic = str_of(commit->source->topic_name);
+    fact->source_partition = commit->source->partition;
+    fact->source_offset = commit->offset;
+    add(commit, (struct log_record){
+                    .topic = TOPIC_HISTORY,
+                    .partition = -1,
+                    .run = fact->run,
+                    .value = encode(commit, RECORD_FACT, fact, RECORD_SIZE_MAX),
+                });
+}
+
+void commit_row(struct commit *commit, const struct waiting_row *row, struct str run)
+{
+    struct log_record record = {
+        .topic = TOPIC_WAITING, .partition = commit->source->partition, .run = run, .key = row->key};
+    if (row->run != NULL)
+        record.value = encode(commit, RECORD_RUN_ROW, row->run, RECORD_SIZE_MAX);
+    else if (row->parked != NULL)
+        record.value = encode(commit, RECORD_STEP_PARKED, row->parked, RECORD_SIZE_MAX);
+    add(commit, record);
+}
+
+static struct str encode_run(struct commit *commit, struct run *run)
+{
+    run->incarnation = arena_str(commit->arena, str_of(ledger_incarnation(commit->worker->ledger)));
+    run->written_at_ms = clock_wall_ms();
+    return encode(commit, RECORD_STEP_READY, run, RUN_STATE_SIZE_MAX);
+}
+
+void commit_plan(struct commit *commit, struct plan *plan)
+{
+    for (size_t i = 0; i < plan->facts_count; i++)
+        commit_fact(commit, &plan->facts[i]);
+    struct log_record record = {.partition = -1};
+    switch (plan->next) {
+    case NEXT_STEP:
+        record.topic = TOPIC_STEPS;
+        record.pool = plan->pool;
+        record.run = plan->run->id;
+        record.value = encode_run(commit, plan->run);
+        break;
+    case NEXT_PARK:
+        plan->parked.event = encode_run(commit, plan->run);
+        record.topic = TOPIC_INBOX;
+        record.run = plan->parked.run;
+        record.value = encode(commit, RECORD_STEP_PARKED, &plan->parked, RECORD_SIZE_MAX);
+        break;
+    case NEXT_END:
+        record.topic = TOPIC_INBOX;
+        record.run = plan->closed.run;
+        record.value = encode(commit, RECORD_RUN_CLOSED, &plan->closed, RECORD_SIZE_MAX);
+        break;
+    }
+    add(commit, record);
+}
+
+void commit_dead(struct commit *commit, struct str reason, struct str run)
+{
+    const struct log_event *source = commit->source;
+    struct dead_letter letter = {
+        .reason = reason,
+        .source_topic = str_of(source->topic_name),
+        .source_partition = source->partition,
+        .source_offset = source->offset,
+        .key = source->key.data != NULL ? source->key : STR(""),
+        .value = source->value.data != NULL ? source->value : STR(""),
+        .at_ms = clock_wall_ms(),
+        .worker = str_of(commit->worker->name),
+        .run = run,
+    };
+    LOG_ERROR("record.dead", LOG_S("topic", source->topic_name), LOG_I("partition", source->partition),
+              LOG_I("offset", source->offset), LOG_STR("run", run), LOG_STR("reason", reason));
+    if (letter.value.size > RECORD_SIZE_MAX / 2) /* the reason matters more than the last byte of it */
+        letter.value = arena_copy(commit->arena, letter.value.data, RECORD_SIZE_MAX / 2);
+    add(commit, (struct log_record){
+                    .topic = TOPIC_DEAD,
+                    .partition = -1,
+                    .run = run.data != NULL ? run : letter.key,
+                    .value = encode(commit, RECORD_DEAD_LETTER, &letter, RECORD_SIZE_MAX),
+                });
+}
+
+void commit_done(struct commit *commit)
+{
+    if (commit->failed) {
+        struct str reason = arena_str(commit->arena, str_of(commit->error.text));
+        commit->failed = false;
+        commit->count = 0;
+        commit_dead(commit, reason, STR_NONE);
+    }
+    log_done(commit->worker->log, commit->source, commit->offset, commit->records, commit->count);
+}

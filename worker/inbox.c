@@ -1,0 +1,444 @@
+/*
+ * inbox.c: the keeper's side of a worker: what is addressed to a run, and what is due.
+ *
+ * Each owned partition of `inbox` has one keeper (core/keeper.h). Every decision is one commit: step events, facts, rows of
+ * `waiting`, and the inbox offset; for a timer the same position again with a new commit_seq, so that a keeper that lost the
+ * partition is fenced.
+ */
+#include "worker/worker.h"
+
+#include <string.h>
+
+#include "worker/base/crash.h"
+#include "worker/base/hash.h"
+#include "worker/base/json.h"
+#include "worker/base/logline.h"
+#include "worker/base/mem.h"
+#include "worker/io/clock.h"
+
+/* I7: due decisions in one go, so that records are not kept waiting by many timers. */
+#define INBOX_DUE_MAX 200
+
+struct held {
+    struct log_event event;
+    struct held *next;
+};
+
+struct inbox {
+    struct inbox *next;
+    struct log_event self; /* topic, partition, tenure: the source of what a timer decides */
+    struct keeper *keeper;
+    bool rebuilt;          /* the table is complete: records may be decided */
+    bool caught_up;        /* the backlog was read: timers may fire */
+    struct held *held, **held_last; /* records that wait until `control` was read */
+};
+
+struct job {
+    struct worker *worker;
+    struct inbox *inbox;
+    struct arena *arena;
+    struct commit commit;
+    int64_t now_ms;
+};
+
+static struct inbox *find(const struct worker *worker, const struct log_event *event)
+{
+    for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next)
+        if (inbox->self.partition == event->partition && inbox->self.tenure == event->tenure)
+            return inbox;
+    return NULL;
+}
+
+/* ---- answers to who asked ---- */
+
+static void answer(struct job *job, struct str run, struct str request_id, const char *request, const char *refused)
+{
+    struct fact fact = {
+        .run = run,
+        .contract_hash = STR(""),
+        .seq = -1,
+        .at_ms = job->now_ms,
+        .branch = STR(""),
+        .step = STR(""),
+        .kind = FACT_REQUEST_ANSWERED,
+        .is.request_answered = {
+            .request_id = request_id,
+            .request = str_of(request),
+            .accepted = refused == NULL,
+            .reason = refused != NULL ? arena_str(job->arena, str_of(refused)) : STR_NONE,
+        },
+    };
+    commit_fact(&job->commit, &fact);
+}
+
+static struct decide_env env_of(struct job *job, const struct contract *contract)
+{
+    const struct settings *settings = job->worker->settings;
+    return (struct decide_env){
+        .contract = contract,
+        .arena = job->arena,
+        .name_space = settings->name_space,
+        .now_ms = job->now_ms,
+        .backoff_ms = settings->backoff_ms,
+        .backoff_max_ms = settings->backoff_max_ms,
+    };
+}
+
+/* ---- a run is requested ---- */
+
+static const char *refuse_input(struct job *job, const struct contract *contract, const struct run_requested *request,
+                                struct str *input_hash)
+{
+    struct error error;
+    json_t *input = json_read(request->input, CONTRACT_SIZE_MAX, &error);
+    bool fits = input != NULL && (contract->input == NULL || schema_check(contract->input, input, &error));
+    if (fits) {
+        struct str parts[] = {contract->name, json_canonical(job->arena, input)};
+        *input_hash = hash_parts(job->arena, parts, 2);
+    }
+    json_decref(input);
+    return fits ? NULL : arena_printf(job->arena, "input: %s", error.text).data;
+}
+
+/* The id becomes a key of topics and a part of every idempotency key. */
+static bool good_id(struct str id)
+{
+    if (id.size < 1 || id.size > 128)
+        return false;
+    for (size_t i = 0; i < id.size; i++)
+        if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", id.data[i]) == NULL)
+            return false;
+    return true;
+}
+
+static void start(struct job *job, const struct contract *contract, const struct run_requested *request,
+                  struct str input_hash)
+{
+    struct decide_env env = env_of(job, contract);
+    struct plan plan;
+    decide_run(&env, request, &plan);
+    struct run_row row = {
+        .run = request->run,
+        .contract = contract->name,
+        .contract_hash = str_of(contract->hash),
+        .input_hash = input_hash,
+        .status = RUN_RUNNING,
+        .requested_by = request->by,
+        .started_at_ms = job->now_ms,
+        .deadline_at_ms = job->now_ms + contract->limits.deadline_ms,
+    };
+    struct waiting_row written;
+    keeper_open(job->inbox->keeper, &row, job->arena, &written);
+    commit_row(&job->commit, &written, request->run);
+    commit_plan(&job->commit, &plan);
+}
+
+static void run_requested(struct job *job, const struct run_requested *request)
+{
+    const char *refused = NULL;
+    struct str input_hash;
+    const struct contract *contract = contracts_find(job->worker->contracts, request->contract_hash, &refused);
+    if (contract == NULL && refused != NULL)
+        refused = arena_printf(job->arena, "the contract is refused: %s", refused).data;
+    else if (contract == NULL)
+        refused = arena_printf(job->arena, "no contract with hash %.*s was published", STR_ARG(request->contract_hash)).data;
+    else if (!good_id(request->run))
+        refused = "a run id is 1 to 128 of letters, digits, '.', '_' and '-'";
+    else
+        refused = refuse_input(job, contract, request, &input_hash);
+    if (refused == NULL) {
+        switch (keeper_start_verdict(job->inbox->keeper, request, input_hash, job->now_ms)) {
+        case START_NEW:
+            start(job, contract, request, input_hash);
+            break;
+        case START_SAME:
+            break;
+        case START_CONFLICT:
+            refused = "a run with this id was started with another contract or input";
+            break;
+        case START_TOO_OLD:
+            refused = "this id is older than ended_keep: whether it ran already is no longer known";
+            break;
+        }
+    }
+    answer(job, request->run, request->request_id, "run", refused);
+}
+
+/* ---- a waiting step wakes ---- */
+
+/* False: it cannot go on (its event or contract is unreadable); the run was ended with that reason. */
+static bool wake(struct job *job, const struct step_parked *parked, const struct wake *cause)
+{
+    struct record *record = ARENA_NEW(job->arena, struct record);
+    struct error error = {.class = ERROR_NONE};
+    bool ok = record_decode(parked->event, job->arena, record, &error);
+    if (ok && record->type != RECORD_STEP_READY)
+        ok = error_set(&error, ERROR_POISON, "a parked step must hold a StepReady, not a %s", record_name(record->type));
+    struct waiting_row row;
+    if (!ok) {
+        struct run_closed closed = {
+            .run = arena_str(job->arena, parked->run),
+            .status = RUN_FAILED,
+            .reason = arena_printf(job->arena, "its waiting step cannot be read: %s", error.text),
+            .at_ms = job->now_ms,
+        };
+        commit_dead(&job->commit, closed.reason, closed.run);
+        keeper_release(job->inbox->keeper, closed.run, parked->branch, job->arena, &row);
+        commit_row(&job->commit, &row, closed.run);
+        keeper_close(job->inbox->keeper, &closed, job->arena, &row);
+        commit_row(&job->commit, &row, closed.run);
+        return false;
+    }
+    const struct run *run = &record->is.step_ready;
+    const char *refused;
+    const struct contract *contract = contracts_find(job->worker->contracts, run->contract_hash, &refused);
+    struct decide_env env = env_of(job, contract);
+    struct plan plan;
+    bool known = contract != NULL && contract_step(contract, run->at.step) >= 0;
+    if (known)
+        decide_wake(&env, run, parked, cause, &plan);
+    else
+        decide_abandon(&env, run, STR("its contract, or the step in it, is not known"), &plan);
+    keeper_release(job->inbox->keeper, run->id, run->at.branch, job->arena, &row);
+    commit_row(&job->commit, &row, run->id);
+    commit_plan(&job->commit, &plan);
+    return known;
+}
+
+static void decision(struct job *job, const struct decision *decision)
+{
+    const char *refused = keeper_refuse_decision(job->inbox->keeper, decision, job->arena);
+    if (refused == NULL) {
+        struct wake cause = {.kind = WAKE_DECISION, .decision = decision};
+        if (!wake(job, keeper_parked_step(job->inbox->keeper, decision->run, decision->step), &cause))
+            refused = "the waiting step cannot go on; see: myelin show";
+    }
+    answer(job, decision->run, decision->request_id, decision->approved ? "approve" : "reject", refused);
+}
+
+static void resolved(struct job *job, const struct resolved *resolved)
+{
+    const char *refused = keeper_refuse_resolution(job->inbox->keeper, resolved, job->arena);
+    if (refused == NULL) {
+        struct wake cause = {.kind = WAKE_RESOLUTION, .resolution = resolved};
+        if (!wake(job, keeper_parked_step(job->inbox->keeper, resolved->run, resolved->step), &cause))
+            refused = "the waiting step cannot go on; see: myelin show";
+    }
+    answer(job, resolved->run, resolved->request_id, "resolve", refused);
+}
+
+/* ---- records ---- */
+
+static void job_open(struct job *job, struct worker *worker, struct inbox *inbox, const struct log_event *source,
+                     int64_t offset, int64_t now_ms)
+{
+    *job = (struct job){.worker = worker, .inbox = inbox, .arena = arena_new(), .now_ms = now_ms};
+    commit_open(&job->commit, worker, job->arena, source, offset);
+}
+
+static void job_close(struct job *job)
+{
+    CRASH_POINT("keeper_before_commit");
+    commit_done(&job->commit);
+    arena_free(job->arena);
+}
+
+static void dispatch(struct job *job, const struct record *record)
+{
+    struct waiting_row row;
+    switch (record->type) {
+    case RECORD_RUN_REQUESTED:
+        run_requested(job, &record->is.run_requested);
+        break;
+    case RECORD_STEP_PARKED:
+        keeper_park(job->inbox->keeper, &record->is.step_parked, job->arena, &row);
+        commit_row(&job->commit, &row, record->is.step_parked.run);
+        break;
+    case RECORD_DECISION:
+        job->now_ms = job->commit.source->timestamp_ms; /* the broker's word decides between a person and a timeout */
+        decision(job, &record->is.decision);
+        break;
+    case RECORD_RESOLVED:
+        resolved(job, &record->is.resolved);
+        break;
+    case RECORD_RUN_CLOSED:
+        keeper_close(job->inbox->keeper, &record->is.run_closed, job->arena, &row);
+        commit_row(&job->commit, &row, record->is.run_closed.run);
+        break;
+    default:
+        commit_dead(&job->commit, arena_printf(job->arena, "a %s does not belong here", record_name(record->type)), STR_NONE);
+    }
+}
+
+/* True when the record needs a contract that is not known yet: `control` must be read first. */
+static bool needs_control(const struct job *job, const struct record *record)
+{
+    const char *refused;
+    return record->type == RECORD_RUN_REQUESTED &&
+           contracts_find(job->worker->contracts, record->is.run_requested.contract_hash, &refused) == NULL &&
+           refused == NULL;
+}
+
+/* Takes the event. */
+static void handle(struct worker *worker, struct inbox *inbox, struct log_event *event, bool control_read)
+{
+    struct job job;
+    job_open(&job, worker, inbox, event, event->offset, clock_wall_ms());
+    struct record *record = ARENA_NEW(job.arena, struct record);
+    struct error error;
+    if (!record_decode(event->value, job.arena, record, &error)) {
+        commit_dead(&job.commit, arena_str(job.arena, str_of(error.text)), STR_NONE);
+    } else if (!control_read && needs_control(&job, record)) {
+        struct held *held = mem_new(sizeof(*held));
+        held->event = *event;
+        *inbox->held_last = held;
+        inbox->held_last = &held->next;
+        log_read_control(worker->log);
+        arena_free(job.arena);
+        return;
+    } else {
+        dispatch(&job, record);
+    }
+    job_close(&job);
+    log_event_free(event);
+}
+
+void inbox_contracts_read(struct worker *worker)
+{
+    for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
+        while (inbox->held != NULL) {
+            struct held *held = inbox->held;
+            inbox->held = held->next;
+            handle(worker, inbox, &held->event, true);
+            mem_free(held);
+        }
+        inbox->held_last = &inbox->held;
+    }
+}
+
+/* ---- tenure ---- */
+
+static void assigned(struct worker *worker, const struct log_event *event)
+{
+    struct inbox *inbox = mem_new(sizeof(*inbox));
+    *inbox = (struct inbox){
+        .next = worker->inboxes,
+        .self = {.topic = event->topic,
+                 .topic_name = event->topic_name,
+                 .partition = event->partition,
+                 .tenure = event->tenure,
+                 .offset = -1},
+        .keeper = keeper_new(worker->settings->ended_keep_ms),
+    };
+    inbox->held_last = &inbox->held;
+    worker->inboxes = inbox;
+}
+
+static void drop(struct inbox *inbox)
+{
+    while (inbox->held != NULL) {
+        struct held *held = inbox->held;
+        inbox->held = held->next;
+        log_event_free(&held->event);
+        mem_free(held);
+    }
+    keeper_free(inbox->keeper);
+    mem_free(inbox);
+}
+
+static void revoked(struct worker *worker, const struct log_event *event)
+{
+    for (struct inbox **link = &worker->inboxes; *link != NULL; link = &(*link)->next) {
+        struct inbox *inbox = *link;
+        if (inbox->self.tenure != event->tenure)
+            continue;
+        *link = inbox->next;
+        drop(inbox);
+        return;
+    }
+}
+
+static void waiting_row(struct inbox *inbox, const struct log_event *event)
+{
+    if (event->value.data == NULL) {
+        keeper_load_tombstone(inbox->keeper, event->key);
+        return;
+    }
+    struct arena *arena = arena_new();
+    struct record *record = ARENA_NEW(arena, struct record);
+    struct error error;
+    if (!record_decode(event->value, arena, record, &error))
+        LOG_ERROR("waiting.unreadable", LOG_I("partition", event->partition), LOG_I("offset", event->offset),
+                  LOG_S("reason", error.text));
+    else if (record->type == RECORD_RUN_ROW)
+        keeper_load_run(inbox->keeper, &record->is.run_row);
+    else if (record->type == RECORD_STEP_PARKED)
+        keeper_load_parked(inbox->keeper, &record->is.step_parked);
+    arena_free(arena);
+}
+
+void inbox_event(struct worker *worker, struct log_event *event)
+{
+    struct inbox *inbox = event->kind == LOG_ASSIGNED ? NULL : find(worker, event);
+    if (event->kind == LOG_ASSIGNED) {
+        assigned(worker, event);
+    } else if (event->kind == LOG_REVOKED || event->kind == LOG_LOST) {
+        revoked(worker, event);
+    } else if (inbox != NULL && event->kind == LOG_WAITING_ROW) {
+        waiting_row(inbox, event);
+    } else if (inbox != NULL && event->kind == LOG_WAITING_END) {
+        inbox->rebuilt = true;
+        LOG_INFO("keeper.rebuilt", LOG_I("partition", event->partition), LOG_I("tenure", event->tenure),
+                 LOG_I("open", keeper_open_count(inbox->keeper)), LOG_I("parked", keeper_parked_count(inbox->keeper)));
+    } else if (inbox != NULL && event->kind == LOG_BACKLOG_END) {
+        inbox->caught_up = true;
+    } else if (inbox != NULL && event->kind == LOG_RECORD) {
+        handle(worker, inbox, event, false);
+        return;
+    }
+    log_event_free(event);
+}
+
+/* ---- time ---- */
+
+static void due_now(struct worker *worker, struct inbox *inbox, const struct keeper_due *due, int64_t now_ms)
+{
+    struct job job;
+    struct waiting_row row;
+    job_open(&job, worker, inbox, &inbox->self, -1, now_ms);
+    if (due->kind == KEEPER_DUE_FORGET) {
+        struct str run = arena_str(job.arena, due->run);
+        keeper_forget(inbox->keeper, run, job.arena, &row);
+        commit_row(&job.commit, &row, run);
+    } else {
+        struct wake cause = {.kind = due->kind == KEEPER_DUE_DEADLINE ? WAKE_DEADLINE : WAKE_DUE};
+        wake(&job, due->parked, &cause);
+    }
+    job_close(&job);
+}
+
+int64_t inbox_tick(struct worker *worker, int64_t now_ms)
+{
+    int64_t next_ms = INT64_MAX;
+    for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
+        if (!inbox->rebuilt || !inbox->caught_up)
+            continue;
+        struct keeper_due due = keeper_next_due(inbox->keeper, now_ms);
+        for (int i = 0; due.kind != KEEPER_DUE_NONE && i < INBOX_DUE_MAX; i++) {
+            due_now(worker, inbox, &due, now_ms);
+            due = keeper_next_due(inbox->keeper, now_ms);
+        }
+        int64_t due_ms = keeper_due_ms(inbox->keeper);
+        next_ms = due_ms < next_ms ? due_ms : next_ms;
+    }
+    return next_ms;
+}
+
+void inbox_free(struct worker *worker)
+{
+    while (worker->inboxes != NULL) {
+        struct inbox *inbox = worker->inboxes;
+        worker->inboxes = inbox->next;
+        drop(inbox);
+    }
+}

@@ -1,0 +1,405 @@
+/*
+ * loop.c: THE MAIN PATH. The life of a step event:
+ *
+ *   loop_step ── decode ── plan ──> reserve ──> on_reserved ──> call ──> on_answer ──> store ──> on_stored
+ *                           │           (ledger)                (caller)          (a write's result)  │
+ *                           └────────────────────────── finish <── decide ────────────────────────────┘
+ *                                                         └── commit: facts, next event, offset: one transaction
+ */
+#include "worker/worker.h"
+
+#include <string.h>
+
+#include "worker/base/crash.h"
+#include "worker/base/logline.h"
+#include "worker/base/mem.h"
+#include "worker/call/chat.h"
+#include "worker/call/tool.h"
+#include "worker/io/clock.h"
+
+/* How long a finished write waits before it tries again to store its result in a Redis that is down. */
+#define STORE_AGAIN_MS 500
+
+/* One delivery of a step event, from the log until it is handed back. */
+struct delivery {
+    struct worker *worker;
+    struct delivery *next, *previous;
+    struct log_event source; /* owned */
+    struct arena *arena;
+    struct run *run;
+    struct decide_env env; /* contract NULL: waits until `control` was read */
+    struct plan plan;
+    const struct call *call;
+    struct outcome outcome;
+    const struct chat_model *model;
+    int64_t fence, send_until_boot_ms;
+    bool leased;
+    struct str packed;      /* the write's result, until Redis has it */
+    int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
+    bool orphan; /* the partition is somebody else's now: store the result, decide nothing */
+};
+
+static void on_reserved(void *context, const struct ledger_answer *answer);
+static void on_answer(void *context, const struct http_answer *answer);
+static void on_stored(void *context, const struct ledger_answer *answer);
+static void on_released(void *context, const struct ledger_answer *answer);
+
+static void release(struct delivery *delivery)
+{
+    struct worker *worker = delivery->worker;
+    *(delivery->previous != NULL ? &delivery->previous->next : &worker->deliveries) = delivery->next;
+    if (delivery->next != NULL)
+        delivery->next->previous = delivery->previous;
+    worker->deliveries_count--;
+    log_event_free(&delivery->source);
+    arena_free(delivery->arena);
+    mem_free(delivery);
+}
+
+/* Commits what was decided. A plan that cannot be written down (too large, no valid text) ends its run with that reason. */
+static void finish(struct delivery *delivery)
+{
+    if (delivery->orphan) {
+        release(delivery);
+        return;
+    }
+    struct commit commit;
+    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+    commit_plan(&commit, &delivery->plan);
+    if (commit.failed) {
+        struct str reason = arena_printf(delivery->arena, "cannot be written down: %s", commit.error.text);
+        decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);
+        commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+        commit_plan(&commit, &delivery->plan);
+    }
+    commit_done(&commit);
+    release(delivery);
+}
+
+/* The call has ended, as delivery->outcome says: what does it lead to? */
+static void decide(struct delivery *delivery)
+{
+    struct worker *worker = delivery->worker;
+    delivery->outcome.at_ms = clock_wall_ms();
+    delivery->env.now_ms = delivery->outcome.at_ms;
+    decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
+    if (delivery->plan.not_done && delivery->fence > 0 && !delivery->orphan)
+        ledger_complete(worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released, delivery);
+    else
+        finish(delivery);
+}
+
+static void on_released(void *context, const struct ledger_answer *answer)
+{
+    (void)answer; /* not released: the next reservation finds the record in doubt and waits its time */
+    finish(context);
+}
+
+/* ---- call ---- */
+
+static void outcome_of(struct delivery *delivery, const struct http_answer *answer)
+{
+    int64_t now_ms = clock_wall_ms();
+    if (delivery->call->kind == CALL_MODEL)
+        chat_outcome(delivery->model, delivery->call, answer, now_ms, delivery->arena, &delivery->outcome);
+    else
+        tool_outcome(delivery->call, answer, now_ms, delivery->arena, &delivery->outcome);
+}
+
+static void fail(struct delivery *delivery, const char *reason, bool retryable)
+{
+    delivery->outcome = (struct outcome){
+        .kind = OUTCOME_FAILED,
+        .reason = arena_str(delivery->arena, str_of(reason)),
+        .retryable = retryable,
+        .executed_surely_not = true,
+    };
+}
+
+static bool form_request(struct delivery *delivery, struct http_request *request, struct error *error)
+{
+    const struct call *call = delivery->call;
+    if (call->kind != CALL_MODEL)
+        return tool_request(call, delivery->run->id, delivery->arena, request, error);
+    delivery->model = settings_model(delivery->worker->settings, call->model);
+    if (delivery->model == NULL)
+        return error_set(error, ERROR_RETRY, "the model \"%.*s\" is not in this worker's settings (models)",
+                         STR_ARG(call->model));
+    return chat_request(delivery->model, call, delivery->run->id, delivery->arena, request, error);
+}
+
+/* The call ended without an answer of its own: give back what was reserved, then decide. */
+static void give_back(struct delivery *delivery)
+{
+    if (delivery->leased)
+        ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
+    if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL)
+        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_stored, delivery);
+    else
+        decide(delivery);
+}
+
+static void call(struct delivery *delivery)
+{
+    struct http_request request = {0};
+    struct error error = {.class = ERROR_NONE};
+    bool formed = form_request(delivery, &request, &error);
+    request.write = delivery->call->effect == EFFECT_WRITE;
+    request.send_until_boot_ms = delivery->send_until_boot_ms;
+    CRASH_POINT("before_call");
+    if (formed && caller_start(delivery->worker->caller, &request, on_answer, delivery, &error) != NULL)
+        return;
+    fail(delivery, error.text, error.class == ERROR_RETRY);
+    give_back(delivery);
+}
+
+static void on_answer(void *context, const struct http_answer *answer)
+{
+    struct delivery *delivery = context;
+    struct ledger *ledger = delivery->worker->ledger;
+    const struct call *made = delivery->call;
+    CRASH_POINT("after_answer");
+    outcome_of(delivery, answer);
+    bool answered = delivery->outcome.kind == OUTCOME_ANSWERED;
+    struct str packed = answered ? answer_pack(delivery->arena, answer) : STR_NONE;
+    if (delivery->leased)
+        ledger_store(ledger, made->key, packed);
+    bool settled = answered || delivery->outcome.executed_surely_not;
+    if (made->effect == EFFECT_WRITE && delivery->fence > 0 && settled) {
+        delivery->packed = packed;
+        ledger_complete(ledger, made->key, delivery->fence, packed, on_stored, delivery); /* I4: before the commit */
+        return;
+    }
+    if (delivery->outcome.kind == OUTCOME_DOUBT) /* nobody acts before the time that the reservation gave */
+        delivery->outcome.until_ms =
+            clock_wall_ms() + delivery->send_until_boot_ms - clock_boot_ms() + delivery->worker->settings->settle_ms;
+    decide(delivery);
+}
+
+static void on_stored(void *context, const struct ledger_answer *answer)
+{
+    struct delivery *delivery = context;
+    CRASH_POINT("after_stored");
+    if (answer->verdict == LEDGER_DOWN && !delivery->orphan && !delivery->worker->stopping) {
+        delivery->store_again_ms = clock_mono_us() / 1000 + STORE_AGAIN_MS; /* I4: it waits, and so does the commit */
+        return;
+    }
+    if (answer->verdict != LEDGER_GO)
+        delivery->outcome = (struct outcome){
+            .kind = OUTCOME_DOUBT,
+            .reason = answer->verdict == LEDGER_REFUSED ? STR("another worker took this write over")
+                                                        : STR("its result could not be stored: Redis does not answer"),
+            .until_ms = clock_wall_ms() + delivery->call->timeout_ms + delivery->worker->settings->settle_ms,
+        };
+    decide(delivery);
+}
+
+int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
+{
+    int64_t next_ms = INT64_MAX;
+    for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
+        if (delivery->store_again_ms > 0 && delivery->store_again_ms <= now_mono_ms) {
+            delivery->store_again_ms = 0;
+            ledger_complete(worker->ledger, delivery->call->key, delivery->fence, delivery->packed, on_stored, delivery);
+        } else if (delivery->store_again_ms > 0 && delivery->store_again_ms < next_ms) {
+            next_ms = delivery->store_again_ms;
+        }
+    }
+    return next_ms;
+}
+
+/* ---- reserve ---- */
+
+static void reserve(struct delivery *delivery)
+{
+    struct ledger *ledger = delivery->worker->ledger;
+    const struct call *wanted = delivery->call;
+    bool write = wanted->effect == EFFECT_WRITE || wanted->takeover;
+    const char *refused = write ? ledger_writes_refused(ledger) : NULL;
+    CRASH_POINT("before_reserve");
+    if (refused != NULL) {
+        delivery->outcome = (struct outcome){
+            .kind = OUTCOME_NOT_NOW,
+            .reason = arena_printf(delivery->arena, "writes must wait: %s", refused),
+        };
+        decide(delivery);
+    } else if (wanted->takeover) { /* a probe sends no write: its hold on the record needs no time of its own */
+        int64_t timeout_ms = wanted->kind == CALL_PROBE ? 0 : wanted->timeout_ms;
+        ledger_takeover(ledger, wanted->key, timeout_ms, on_reserved, delivery);
+    } else if (write) {
+        ledger_reserve(ledger, wanted->key, wanted->timeout_ms, delivery->source.suspect, delivery->run->incarnation,
+                       on_reserved, delivery);
+    } else if (wanted->effect == EFFECT_READ) {
+        ledger_lease(ledger, wanted->key, on_reserved, delivery);
+    } else {
+        call(delivery);
+    }
+}
+
+/* The partition went away before the call went out: the next owner may start at once. */
+static void let_go(struct delivery *delivery)
+{
+    if (delivery->leased)
+        ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
+    if (delivery->fence > 0)
+        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released, delivery);
+    else
+        finish(delivery);
+}
+
+static void adopt(struct delivery *delivery, struct str packed)
+{
+    struct http_answer answer = {.end = HTTP_ANSWERED};
+    bool write = delivery->call->effect == EFFECT_WRITE || delivery->call->takeover;
+    if (delivery->call->kind == CALL_PROBE) { /* the result of the write itself turned up: no need to probe */
+        struct call *written = ARENA_NEW(delivery->arena, struct call);
+        *written = *delivery->call;
+        written->kind = CALL_TOOL;
+        written->effect = EFFECT_WRITE;
+        delivery->call = written;
+    }
+    struct str kept = arena_str(delivery->arena, packed);
+    if (delivery->call->kind == CALL_MODEL)
+        delivery->model = settings_model(delivery->worker->settings, delivery->call->model);
+    if (!answer_unpack(kept, &answer) || (delivery->call->kind == CALL_MODEL && delivery->model == NULL)) {
+        fail(delivery, "what Redis holds for this call cannot be read", false);
+    } else {
+        outcome_of(delivery, &answer);
+        delivery->outcome.origin = write ? ORIGIN_ADOPTED : ORIGIN_REUSED;
+    }
+    decide(delivery);
+}
+
+static void on_reserved(void *context, const struct ledger_answer *answer)
+{
+    struct delivery *delivery = context;
+    const struct call *wanted = delivery->call;
+    bool write = wanted->effect == EFFECT_WRITE || wanted->takeover;
+    CRASH_POINT("after_reserve");
+    if (answer->verdict == LEDGER_GO) {
+        delivery->leased = !write;
+        delivery->fence = write ? answer->fence : 0;
+        delivery->send_until_boot_ms = answer->send_until_boot_ms;
+        if (delivery->orphan)
+            let_go(delivery);
+        else
+            call(delivery);
+    } else if (answer->verdict == LEDGER_STORED) {
+        adopt(delivery, answer->result);
+    } else if (answer->verdict == LEDGER_DOUBT) {
+        delivery->outcome = (struct outcome){
+            .kind = OUTCOME_DOUBT,
+            .reason = arena_str(delivery->arena, answer->reason),
+            .until_ms = answer->until_ms,
+        };
+        decide(delivery);
+    } else if (write) {
+        delivery->outcome = (struct outcome){
+            .kind = OUTCOME_NOT_NOW,
+            .reason = arena_printf(delivery->arena, "writes must wait: %.*s", STR_ARG(answer->reason)),
+        };
+        decide(delivery);
+    } else {
+        call(delivery); /* Redis is down: a read goes on without it */
+    }
+}
+
+/* ---- plan ---- */
+
+static void plan(struct delivery *delivery)
+{
+    struct worker *worker = delivery->worker;
+    const char *refused;
+    delivery->env.contract = contracts_find(worker->contracts, delivery->run->contract_hash, &refused);
+    delivery->env.now_ms = clock_wall_ms();
+    if (delivery->env.contract == NULL || contract_step(delivery->env.contract, delivery->run->at.step) < 0) {
+        struct str reason =
+            delivery->env.contract != NULL ? arena_printf(delivery->arena, "the contract has no step \"%.*s\"",
+                                                          STR_ARG(delivery->run->at.step))
+            : refused != NULL ? arena_printf(delivery->arena, "the contract is refused: %s", refused)
+                              : arena_printf(delivery->arena, "no contract with hash %.*s was published",
+                                             STR_ARG(delivery->run->contract_hash));
+        decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);
+        finish(delivery);
+        return;
+    }
+    decide_step(&delivery->env, delivery->run, &delivery->plan);
+    delivery->call = delivery->plan.call;
+    if (delivery->call != NULL)
+        reserve(delivery);
+    else
+        finish(delivery);
+}
+
+/* An unknown hash: `control` is read to its end, then it is decided (loop_contracts_read). */
+static bool must_wait(struct delivery *delivery)
+{
+    const char *refused;
+    return contracts_find(delivery->worker->contracts, delivery->run->contract_hash, &refused) == NULL && refused == NULL;
+}
+
+static void poison(struct worker *worker, struct log_event *event, struct arena *arena, const char *reason)
+{
+    struct commit commit;
+    commit_open(&commit, worker, arena, event, event->offset);
+    commit_dead(&commit, arena_str(arena, str_of(reason)), STR_NONE);
+    commit_done(&commit);
+}
+
+void loop_step(struct worker *worker, struct log_event *event)
+{
+    struct arena *arena = arena_new();
+    struct record *record = ARENA_NEW(arena, struct record);
+    struct error error = {.class = ERROR_NONE};
+    bool decoded = record_decode(event->value, arena, record, &error);
+    if (decoded && record->type != RECORD_STEP_READY)
+        decoded = error_set(&error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
+    CRASH_POINT("after_decode");
+    if (!decoded) {
+        poison(worker, event, arena, error.text);
+        log_event_free(event);
+        arena_free(arena);
+        return;
+    }
+    struct delivery *delivery = mem_new(sizeof(*delivery));
+    *delivery = (struct delivery){
+        .worker = worker,
+        .next = worker->deliveries,
+        .source = *event,
+        .arena = arena,
+        .run = &record->is.step_ready,
+        .env = {.arena = arena,
+                .name_space = worker->settings->name_space,
+                .backoff_ms = worker->settings->backoff_ms,
+                .backoff_max_ms = worker->settings->backoff_max_ms},
+    };
+    if (worker->deliveries != NULL)
+        worker->deliveries->previous = delivery;
+    worker->deliveries = delivery;
+    worker->deliveries_count++;
+    if (must_wait(delivery))
+        log_read_control(worker->log);
+    else
+        plan(delivery);
+}
+
+void loop_contracts_read(struct worker *worker)
+{
+    for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
+        next = delivery->next;
+        if (delivery->call == NULL && delivery->env.contract == NULL)
+            plan(delivery);
+    }
+}
+
+void loop_orphan(struct worker *worker, int64_t tenure)
+{
+    for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next)
+        delivery->orphan = delivery->orphan || delivery->source.tenure == tenure;
+}
+
+void loop_free(struct worker *worker)
+{
+    while (worker->deliveries != NULL)
+        release(worker->deliveries);
+}
