@@ -21,7 +21,8 @@ static struct str find_variable(struct str text)
         if (text.data[i] != '$' || text.data[i + 1] != '{' || !is_env_char(text.data[i + 2]))
             continue;
         const char *end = memchr(text.data + i, '}', text.size - i);
-        return (struct str){.data = text.data + i, .size = end != NULL ? (size_t)(end - text.data) + 1 - i : text.size - i};
+        return (struct str){.data = text.data + i,
+                            .size = end != NULL ? (size_t)(end - text.data) + 1 - i : text.size - i};
     }
     return STR_NONE;
 }
@@ -35,7 +36,8 @@ static bool may_hold_variables(const struct load *load, const struct node *node)
         return false;
     if (above == tools)
         return str_is(node->key, "url");
-    return above->parent == tools && (str_is(parent->key, "headers") || (str_is(parent->key, "probe") && str_is(node->key, "url")));
+    return above->parent == tools &&
+           (str_is(parent->key, "headers") || (str_is(parent->key, "probe") && str_is(node->key, "url")));
 }
 
 static void check_text(struct load *load, const struct node *node)
@@ -148,7 +150,8 @@ static void check_use(struct load *load, const struct node *node, int32_t tool)
 {
     const struct contract *contract = load->contract;
     if (!contract->tools[tool].allowed)
-        load_error(load, node, "\"%.*s\" is not in boundaries.allowed_tools: every call would be refused", STR_ARG(load->tool_names[tool]));
+        load_error(load, node, "\"%.*s\" is not in boundaries.allowed_tools: every call would be refused",
+                   STR_ARG(load->tool_names[tool]));
     if (forbidden_as(contract, tool, FORBIDDEN_TOOL) != NULL)
         load_error(load, node, "\"%.*s\" is in boundaries.forbidden_actions: every call would be refused",
                    STR_ARG(load->tool_names[tool]));
@@ -164,18 +167,24 @@ static void check_agents_tools(struct load *load)
             const struct node *node = tool_in_agent(load, i, index);
             check_use(load, node, index);
             if (tool->agent >= 0) {
-                load_error(load, node, "\"%.*s\" is an agent: an agent as another one's tool is not supported yet, make it a step",
+                load_error(load, node,
+                           "\"%.*s\" is an agent: an agent as another one's tool is not supported yet, make it a step",
                            STR_ARG(tool->name));
                 continue;
             }
             if (tree_member(load->tool_nodes[index], "description") == NULL)
-                load_error(load, load->tool_nodes[index], "description is missing: the model of agents.%.*s may call it and must "
-                                                          "know what it does", STR_ARG(contract->agents[i].name));
+                load_error(load, load->tool_nodes[index],
+                           "description is missing: the model of agents.%.*s may call it and must "
+                           "know what it does",
+                           STR_ARG(contract->agents[i].name));
             if (tree_member(load->tool_nodes[index], "parameters") == NULL)
-                load_error(load, load->tool_nodes[index], "parameters is missing: the model of agents.%.*s may call it and must "
-                                                          "know its arguments", STR_ARG(contract->agents[i].name));
+                load_error(load, load->tool_nodes[index],
+                           "parameters is missing: the model of agents.%.*s may call it and must "
+                           "know its arguments",
+                           STR_ARG(contract->agents[i].name));
             if (forbidden_as(contract, index, FORBIDDEN_WITHOUT_APPROVAL) != NULL)
-                load_warning(load, node, "every call will be refused: an agent cannot ask for an approval yet; make it a step");
+                load_warning(load, node,
+                             "every call will be refused: an agent cannot ask for an approval yet; make it a step");
         }
 }
 
@@ -193,9 +202,12 @@ static void check_steps_tools(struct load *load)
         bool guarded = step->guarded_by >= 0 && contract->checkpoints[step->guarded_by].required;
         const struct forbidden *rule = forbidden_as(contract, step->tool, FORBIDDEN_WITHOUT_APPROVAL);
         if (rule != NULL && !guarded)
-            load_error(load, node, "\"%.*s\" is forbidden (boundaries.forbidden_actions), and no required checkpoint guards this step",
-                       STR_ARG(rule->name));
-        if (step->agent < 0 && required != NULL && required->count > 0 && tree_member(load->step_nodes[i], "args") == NULL)
+            load_error(
+                load, node,
+                "\"%.*s\" is forbidden (boundaries.forbidden_actions), and no required checkpoint guards this step",
+                STR_ARG(rule->name));
+        if (step->agent < 0 && required != NULL && required->count > 0 &&
+            tree_member(load->step_nodes[i], "args") == NULL)
             load_error(load, load->step_nodes[i], "args is missing: the tool requires %zu parameters", required->count);
     }
 }

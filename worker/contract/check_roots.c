@@ -41,7 +41,8 @@ static void check_vars(struct load *load, const struct use *use)
     for (struct str name = next_var(&reader); name.data != NULL; name = next_var(&reader))
         if (load_find(load->vars, load->vars_count, name) < 0)
             load_error(load, use->node, ".vars.%.*s is set by no step%sset are: %s", STR_ARG(name),
-                       load_near(load, name, load->vars, load->vars_count), load_list(load, load->vars, load->vars_count).data);
+                       load_near(load, name, load->vars, load->vars_count),
+                       load_list(load, load->vars, load->vars_count).data);
 }
 
 /* Has the expression's criterion or step calls of its own to look at? At the end of a run, and before a step, there are none. */
@@ -81,7 +82,8 @@ static void check_use_roots(struct load *load, const struct use *use)
         if (load_find(known, known_count, roots[i]) >= 0)
             continue;
         if (str_is(roots[i], "calls") && use->roots != ROOTS_ARGS)
-            load_error(load, use->node, ".calls means nothing here: it is for a step's check, and for a criterion with after");
+            load_error(load, use->node,
+                       ".calls means nothing here: it is for a step's check, and for a criterion with after");
         else
             load_error(load, use->node, ".%.*s names nothing%sknown here: %s", STR_ARG(roots[i]),
                        load_near(load, roots[i], known, known_count), load_list(load, known, known_count).data);

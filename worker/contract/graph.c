@@ -112,7 +112,8 @@ static struct str path_text(struct load *load, size_t from, size_t to, const boo
 {
     const struct contract *contract = load->contract;
     size_t count = contract->steps_count, head = 0, tail = 0;
-    int32_t *queue = ARENA_ARRAY(load->arena, count + 1, int32_t), *before = ARENA_ARRAY(load->arena, count + 1, int32_t);
+    int32_t *queue = ARENA_ARRAY(load->arena, count + 1, int32_t),
+            *before = ARENA_ARRAY(load->arena, count + 1, int32_t);
     for (size_t i = 0; i < count; i++)
         before[i] = -1;
     queue[tail++] = (int32_t)from;
@@ -199,7 +200,8 @@ static struct str way_around(struct load *load, const struct checkpoint *checkpo
         return STR_NONE;
     struct str path = contract->steps[goal / 2].name;
     for (int32_t state = goal; state != first; state = before[state])
-        path = arena_printf(load->arena, "%.*s -> %.*s", STR_ARG(contract->steps[before[state] / 2].name), STR_ARG(path));
+        path = arena_printf(load->arena, "%.*s -> %.*s", STR_ARG(contract->steps[before[state] / 2].name),
+                            STR_ARG(path));
     return path;
 }
 
@@ -227,8 +229,8 @@ static void check_seen(struct load *load, const struct checkpoint *checkpoint)
         int32_t step = contract_step(contract, roots[i]);
         if (step >= 0 && later[step])
             load_error(load, tree_member(load->step_nodes[checkpoint->guards], "args"),
-                       "read .%.*s, which is not there yet when the person of \"%.*s\" is shown these arguments", STR_ARG(roots[i]),
-                       STR_ARG(contract->steps[checkpoint->step].name));
+                       "read .%.*s, which is not there yet when the person of \"%.*s\" is shown these arguments",
+                       STR_ARG(roots[i]), STR_ARG(contract->steps[checkpoint->step].name));
     }
 }
 
@@ -243,20 +245,24 @@ static void check_checkpoints(struct load *load)
                        "the timeout of %s never passes: the run's deadline (limits.deadline) is %s",
                        units_duration_text(load->arena, checkpoint->timeout_ms).data,
                        units_duration_text(load->arena, contract->limits.deadline_ms).data);
-        bool sound = checkpoint->step >= 0 && contract->steps[checkpoint->step].kind == STEP_APPROVAL && checkpoint->guards >= 0;
+        bool sound = checkpoint->step >= 0 && contract->steps[checkpoint->step].kind == STEP_APPROVAL &&
+                     checkpoint->guards >= 0;
         if (!sound || contract->start < 0)
             continue;
         struct str path = checkpoint->required ? way_around(load, checkpoint) : STR_NONE;
         if (path.data != NULL)
             load_error(load, tree_member(node, "guards"), "\"%.*s\" can be reached without a yes of \"%.*s\": %s",
-                       STR_ARG(contract->steps[checkpoint->guards].name), STR_ARG(contract->steps[checkpoint->step].name), path.data);
+                       STR_ARG(contract->steps[checkpoint->guards].name),
+                       STR_ARG(contract->steps[checkpoint->step].name), path.data);
         check_seen(load, checkpoint);
     }
     for (size_t i = 0; i < contract->steps_count; i++)
         if (contract->steps[i].kind == STEP_APPROVAL && contract->steps[i].checkpoint < 0 &&
             tree_member(load->step_nodes[i], "approval") != NULL)
-            load_error(load, load->step_nodes[i], "an approval needs its entry: human_checkpoints = ({ step = \"%.*s\"; guards = "
-                                                  "\"...\"; timeout = \"24h\"; })", STR_ARG(contract->steps[i].name));
+            load_error(load, load->step_nodes[i],
+                       "an approval needs its entry: human_checkpoints = ({ step = \"%.*s\"; guards = "
+                       "\"...\"; timeout = \"24h\"; })",
+                       STR_ARG(contract->steps[i].name));
 }
 
 /* ---- criteria ---- */
@@ -275,7 +281,8 @@ static void check_criterion_time(struct load *load, size_t index, const bool *re
     roots_count = expr_roots(expr, load->arena, &roots);
     for (size_t w = 0; w < count; w++) {
         const struct step *write = &contract->steps[w];
-        bool writes = write->kind == STEP_TOOL && write->tool >= 0 && contract->tools[write->tool].effect == EFFECT_WRITE;
+        bool writes = write->kind == STEP_TOOL && write->tool >= 0 &&
+                      contract->tools[write->tool].effect == EFFECT_WRITE;
         bool earlier = point < 0 || reach[w * count + (size_t)point] || (criterion->after == (int32_t)w);
         bool known = writes && earlier;
         for (size_t i = 0; known && i < roots_count; i++) {
@@ -287,8 +294,10 @@ static void check_criterion_time(struct load *load, size_t index, const bool *re
         }
         if (!known)
             continue;
-        load_warning(load, load->criterion_nodes[index], "is asked after the write of \"%.*s\" although it reads only what was known "
-                                                         "before: write before = \"%.*s\"", STR_ARG(write->name), STR_ARG(write->name));
+        load_warning(load, load->criterion_nodes[index],
+                     "is asked after the write of \"%.*s\" although it reads only what was known "
+                     "before: write before = \"%.*s\"",
+                     STR_ARG(write->name), STR_ARG(write->name));
         return;
     }
 }

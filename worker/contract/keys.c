@@ -64,7 +64,8 @@ static void take_count(struct load *load, const struct key *key, const struct no
         return;
     }
     if (value < key->low || value > key->high) {
-        load_error(load, node, "is %lld, allowed are %lld to %lld", (long long)value, (long long)key->low, (long long)key->high);
+        load_error(load, node, "is %lld, allowed are %lld to %lld", (long long)value, (long long)key->low,
+                   (long long)key->high);
         return;
     }
     int32_t narrow = (int32_t)value;
@@ -79,7 +80,8 @@ static void take_duration(struct load *load, const struct key *key, const struct
     int64_t ms;
     struct str text = tree_text(node);
     if (json_is_number(node->json))
-        load_error(load, node, "a duration without its unit: write \"%gs\" (or ms, m, h, d)", json_number_value(node->json));
+        load_error(load, node, "a duration without its unit: write \"%gs\" (or ms, m, h, d)",
+                   json_number_value(node->json));
     else if (text.data == NULL)
         wrong_type(load, node, UNITS_DURATION_SAYS);
     else if (!units_duration(text, &ms))
@@ -125,8 +127,8 @@ static void take_word(struct load *load, const struct key *key, const struct nod
     if (text.data == NULL)
         wrong_type(load, node, load_list(load, words, count).data);
     else
-        load_error(load, node, "\"%.*s\" is not known here%sallowed are: %s", STR_ARG(text), load_near(load, text, words, count),
-                   load_list(load, words, count).data);
+        load_error(load, node, "\"%.*s\" is not known here%sallowed are: %s", STR_ARG(text),
+                   load_near(load, text, words, count), load_list(load, words, count).data);
 }
 
 static void take_expr(struct load *load, const struct key *key, const struct node *node, const struct expr **field)
@@ -167,7 +169,8 @@ static void take_schema(struct load *load, const struct node *node, struct schem
     if (text.size > 0 && *text.data == '@') {
         /* In a file it was tried already, and what was wrong was said. */
         if (node->line == 0)
-            load_error(load, node, "\"@file\" is inlined when a contract is published: here the schema itself must stand");
+            load_error(load, node,
+                       "\"@file\" is inlined when a contract is published: here the schema itself must stand");
         return;
     }
     if (!json_is_object(node->json))
@@ -297,8 +300,8 @@ static void unknown_key(struct load *load, const struct node *group, const struc
             names[known++] = str_of(keys[i].name);
     struct node at = *group;
     at.line = member->line;
-    load_error(load, &at, "unknown key \"%.*s\"%sknown here: %s", STR_ARG(member->key), load_near(load, member->key, names, known),
-               load_list(load, names, known).data);
+    load_error(load, &at, "unknown key \"%.*s\"%sknown here: %s", STR_ARG(member->key),
+               load_near(load, member->key, names, known), load_list(load, names, known).data);
 }
 
 void keys_load_also(struct load *load, const struct node *group, const struct key *keys, size_t count, void *target,

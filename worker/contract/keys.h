@@ -9,25 +9,25 @@
 
 #include "worker/contract/load.h"
 
-enum key_type {              /* the field that is filled */
-    KEY_TEXT,                /* struct str; not empty */
-    KEY_NAME,                /* struct str; a name of the language */
-    KEY_BOOL,                /* bool */
-    KEY_COUNT,               /* int32_t in low..high */
-    KEY_BIG_COUNT,           /* int64_t in low..high */
-    KEY_DURATION,            /* int64_t milliseconds in low..high: "5s" */
-    KEY_MONEY,               /* int64_t millionths of a dollar in low..high: "0.50" */
-    KEY_WORD,                /* an enum: the index in `words` */
-    KEY_EXPR,                /* const struct expr * */
-    KEY_SCHEMA,              /* struct schema * */
-    KEY_AGENT,               /* int32_t: index of an agent */
-    KEY_TOOL,                /* int32_t: index of a tool */
-    KEY_STEP,                /* int32_t: index of a step */
-    KEY_TARGET,              /* int32_t: a step, or TARGET_END */
-    KEY_GROUP,               /* nothing: the caller reads it, by keys_group */
-    KEY_LIST,                /* nothing: the caller reads it, by keys_list */
-    KEY_ANY,                 /* nothing: the caller reads it */
-    KEY_LATER,               /* nothing: a name of the language that is not supported yet */
+enum key_type {                /* the field that is filled */
+                KEY_TEXT,      /* struct str; not empty */
+                KEY_NAME,      /* struct str; a name of the language */
+                KEY_BOOL,      /* bool */
+                KEY_COUNT,     /* int32_t in low..high */
+                KEY_BIG_COUNT, /* int64_t in low..high */
+                KEY_DURATION,  /* int64_t milliseconds in low..high: "5s" */
+                KEY_MONEY,     /* int64_t millionths of a dollar in low..high: "0.50" */
+                KEY_WORD,      /* an enum: the index in `words` */
+                KEY_EXPR,      /* const struct expr * */
+                KEY_SCHEMA,    /* struct schema * */
+                KEY_AGENT,     /* int32_t: index of an agent */
+                KEY_TOOL,      /* int32_t: index of a tool */
+                KEY_STEP,      /* int32_t: index of a step */
+                KEY_TARGET,    /* int32_t: a step, or TARGET_END */
+                KEY_GROUP,     /* nothing: the caller reads it, by keys_group */
+                KEY_LIST,      /* nothing: the caller reads it, by keys_list */
+                KEY_ANY,       /* nothing: the caller reads it */
+                KEY_LATER,     /* nothing: a name of the language that is not supported yet */
 };
 
 struct key {

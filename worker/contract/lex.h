@@ -9,12 +9,12 @@
 enum lex_kind {
     LEX_END,
     LEX_NAME,
-    LEX_EQUALS,    /* = or : */
+    LEX_EQUALS, /* = or : */
     LEX_COMMA,
     LEX_SEMICOLON,
-    LEX_OPEN,      /* { ( [ */
-    LEX_CLOSE,     /* } ) ] */
-    LEX_STRING,    /* with its quotes */
+    LEX_OPEN,   /* { ( [ */
+    LEX_CLOSE,  /* } ) ] */
+    LEX_STRING, /* with its quotes */
     LEX_INTEGER,
     LEX_FLOAT,
     LEX_BOOL,
@@ -26,7 +26,7 @@ enum lex_kind {
 
 struct lex_word {
     enum lex_kind kind;
-    struct str text; /* borrows from the text; no NUL after it */
+    struct str text;         /* borrows from the text; no NUL after it */
     int32_t line, line_last; /* they differ for a string over several lines */
     bool glued;              /* nothing between it and the word before */
 };

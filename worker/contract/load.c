@@ -11,8 +11,8 @@ static void report(struct load *load, const struct node *node, bool warning, con
 {
     struct str path = tree_path(load->arena, node);
     struct str text = arena_vprintf(load->arena, format, arguments);
-    problems_add(load->problems, load->file, node->line, warning, "%.*s%s%.*s", STR_ARG(path), path.size > 0 ? ": " : "",
-                 STR_ARG(text));
+    problems_add(load->problems, load->file, node->line, warning, "%.*s%s%.*s", STR_ARG(path),
+                 path.size > 0 ? ": " : "", STR_ARG(text));
 }
 
 void load_error(struct load *load, const struct node *node, const char *format, ...)
@@ -53,12 +53,13 @@ const char *load_near(struct load *load, struct str word, const struct str *name
     return clause.size > 0 ? arena_printf(load->arena, "%.*s ", STR_ARG(clause)).data : "; ";
 }
 
-int32_t load_unknown(struct load *load, const struct node *node, const char *what, const struct str *names, size_t count)
+int32_t load_unknown(struct load *load, const struct node *node, const char *what, const struct str *names,
+                     size_t count)
 {
     struct str text = tree_text(node);
     struct str near = suggest(load->arena, text, names, count);
-    load_error(load, node, "no such %s \"%.*s\"%sthe %ss are: %s", what, STR_ARG(text), load_near(load, text, names, count), what,
-               load_list(load, names, count).data);
+    load_error(load, node, "no such %s \"%.*s\"%sthe %ss are: %s", what, STR_ARG(text),
+               load_near(load, text, names, count), what, load_list(load, names, count).data);
     return near.data != NULL ? load_find(names, count, near) : -1;
 }
 
@@ -71,14 +72,15 @@ bool load_name(struct load *load, const struct node *node, struct str name, cons
     }
     if (!good) {
         bool dash = memchr(name.data, '-', name.size) != NULL;
-        load_error(load, node, "\"%.*s\" is no name: small letters, digits and _, a letter first, at most %d%s", STR_ARG(name),
-                   NAME_SIZE_MAX, dash ? "; jq would subtract at a dash: write _" : "");
+        load_error(load, node, "\"%.*s\" is no name: small letters, digits and _, a letter first, at most %d%s",
+                   STR_ARG(name), NAME_SIZE_MAX, dash ? "; jq would subtract at a dash: write _" : "");
         return false;
     }
     for (; reserved != NULL && *reserved != NULL; reserved++) {
         if (!str_is(name, *reserved))
             continue;
-        load_error(load, node, "\"%.*s\" is reserved: expressions and edges use the word; take another name", STR_ARG(name));
+        load_error(load, node, "\"%.*s\" is reserved: expressions and edges use the word; take another name",
+                   STR_ARG(name));
         return false;
     }
     return true;

@@ -18,10 +18,10 @@
 
 /* What an expression may read from its root besides the input, vars, run and the steps. */
 enum roots {
-    ROOTS_RUN,       /* nothing besides */
+    ROOTS_RUN,        /* nothing besides */
     ROOTS_WITH_CALLS, /* .calls of the step it belongs to */
-    ROOTS_ARGS,      /* the root is a call's arguments */
-    ROOTS_ANSWER,    /* the root is what a tool answered: anything */
+    ROOTS_ARGS,       /* the root is a call's arguments */
+    ROOTS_ANSWER,     /* the root is what a tool answered: anything */
 };
 
 /* An expression and where it stands. */
@@ -45,13 +45,15 @@ struct load {
     struct str *vars; /* what the steps' `set` name */
     size_t vars_count;
     struct use *uses, *uses_last;
-    bool *loose;      /* by step: an edge of it leads nobody knows where (a mistake that was reported) */
-    bool choices;     /* a step chooses its way in a manner that is not supported yet: any step may follow */
+    bool *loose;       /* by step: an edge of it leads nobody knows where (a mistake that was reported) */
+    bool choices;      /* a step chooses its way in a manner that is not supported yet: any step may follow */
     bool doubt_policy; /* duplicate_side_effect_policy was given */
 };
 
-void load_error(struct load *load, const struct node *node, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void load_warning(struct load *load, const struct node *node, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void load_error(struct load *load, const struct node *node, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void load_warning(struct load *load, const struct node *node, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 int32_t load_find(const struct str *names, size_t count, struct str name); /* its index, -1 */
 
@@ -63,7 +65,8 @@ const char *load_near(struct load *load, struct str word, const struct str *name
 
 /* Reports a name that nothing has: `no such tool "x", did you mean "y"? the tools are: ...`. Returns what was probably meant, so
  * that one slip of the pen does not make the rest unreachable; -1 when nothing is near. */
-int32_t load_unknown(struct load *load, const struct node *node, const char *what, const struct str *names, size_t count);
+int32_t load_unknown(struct load *load, const struct node *node, const char *what, const struct str *names,
+                     size_t count);
 
 /* Letters, digits and _, a small letter first, at most 64; `reserved` may be NULL, else ends with NULL. */
 bool load_name(struct load *load, const struct node *node, struct str name, const char *const *reserved);
@@ -80,9 +83,9 @@ void load_run(struct load *load);        /* load_run.c: limits, criteria, bounda
 void load_boundaries(struct load *load); /* load_run.c; needs the tools */
 void load_checkpoints(struct load *load);
 void load_criteria(struct load *load);
-void check_texts(struct load *load);     /* check.c: what is asked of every text */
-void check_roots(struct load *load);     /* check_roots.c: what the expressions read */
-void check_tools(struct load *load);     /* check.c */
-void check_graph(struct load *load);     /* graph.c */
+void check_texts(struct load *load); /* check.c: what is asked of every text */
+void check_roots(struct load *load); /* check_roots.c: what the expressions read */
+void check_tools(struct load *load); /* check.c */
+void check_graph(struct load *load); /* graph.c */
 
 #endif

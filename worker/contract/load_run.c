@@ -3,16 +3,33 @@
 #include <stddef.h>
 #include <string.h>
 
+/* clang-format off: tables */
 #define USD INT64_C(1000000)
 
 static const struct key LIMIT_KEYS[] = {
-    {.name = "deadline", .type = KEY_DURATION, .offset = offsetof(struct contract_limits, deadline_ms), .low = SECOND_MS,
-     .high = 366 * DAY_MS, .otherwise = 7 * DAY_MS},
-    {.name = "steps", .type = KEY_COUNT, .offset = offsetof(struct contract_limits, steps_max), .low = 1, .high = 100000,
+    {.name = "deadline",
+     .type = KEY_DURATION,
+     .offset = offsetof(struct contract_limits, deadline_ms),
+     .low = SECOND_MS,
+     .high = 366 * DAY_MS,
+     .otherwise = 7 * DAY_MS},
+    {.name = "steps",
+     .type = KEY_COUNT,
+     .offset = offsetof(struct contract_limits, steps_max),
+     .low = 1,
+     .high = 100000,
      .otherwise = 200},
-    {.name = "llm_tokens", .type = KEY_BIG_COUNT, .offset = offsetof(struct contract_limits, llm_tokens_max), .low = 1,
-     .high = INT64_C(1000000000000), .otherwise = 1000000},
-    {.name = "usd", .type = KEY_MONEY, .offset = offsetof(struct contract_limits, micro_usd_max), .low = 1, .high = 1000000 * USD,
+    {.name = "llm_tokens",
+     .type = KEY_BIG_COUNT,
+     .offset = offsetof(struct contract_limits, llm_tokens_max),
+     .low = 1,
+     .high = INT64_C(1000000000000),
+     .otherwise = 1000000},
+    {.name = "usd",
+     .type = KEY_MONEY,
+     .offset = offsetof(struct contract_limits, micro_usd_max),
+     .low = 1,
+     .high = 1000000 * USD,
      .otherwise = 10 * USD},
 };
 
@@ -22,10 +39,20 @@ struct recovery {
     bool resume;
 };
 static const struct key RECOVERY_KEYS[] = {
-    {.name = "retry_budget", .type = KEY_COUNT, .offset = offsetof(struct recovery, retry_budget), .low = 0, .high = 10,
+    {.name = "retry_budget",
+     .type = KEY_COUNT,
+     .offset = offsetof(struct recovery, retry_budget),
+     .low = 0,
+     .high = 10,
      .otherwise = 3},
-    {.name = "duplicate_side_effect_policy", .type = KEY_WORD, .offset = offsetof(struct recovery, policy), .words = POLICIES},
-    {.name = "resume_from_last_committed_step", .type = KEY_BOOL, .offset = offsetof(struct recovery, resume), .otherwise = 1},
+    {.name = "duplicate_side_effect_policy",
+     .type = KEY_WORD,
+     .offset = offsetof(struct recovery, policy),
+     .words = POLICIES},
+    {.name = "resume_from_last_committed_step",
+     .type = KEY_BOOL,
+     .offset = offsetof(struct recovery, resume),
+     .otherwise = 1},
 };
 
 static const struct key DURABLE_KEYS[] = {{.name = "required", .type = KEY_LIST, .required = true}};
@@ -36,12 +63,20 @@ static const struct key BOUNDARY_KEYS[] = {
     {.name = "forbidden_actions", .type = KEY_LIST},
     {.name = "actions", .type = KEY_GROUP},
     {.name = "on_violation", .type = KEY_WORD, .offset = offsetof(struct contract, on_violation), .words = VIOLATIONS},
-    {.name = "violations_max", .type = KEY_COUNT, .offset = offsetof(struct contract, violations_max), .low = 1, .high = 100,
+    {.name = "violations_max",
+     .type = KEY_COUNT,
+     .offset = offsetof(struct contract, violations_max),
+     .low = 1,
+     .high = 100,
      .otherwise = 3},
 };
 static const struct key ACTION_KEYS[] = {
     {.name = "tool", .type = KEY_TOOL, .required = true, .offset = offsetof(struct forbidden, tool), .otherwise = -1},
-    {.name = "when", .type = KEY_EXPR, .required = true, .offset = offsetof(struct forbidden, when), .roots = ROOTS_ARGS},
+    {.name = "when",
+     .type = KEY_EXPR,
+     .required = true,
+     .offset = offsetof(struct forbidden, when),
+     .roots = ROOTS_ARGS},
 };
 
 /* enum timeout_action, then what it does not have yet. */
@@ -50,9 +85,16 @@ static const struct key CHECKPOINT_KEYS[] = {
     {.name = "step", .type = KEY_STEP, .required = true, .offset = offsetof(struct checkpoint, step), .otherwise = -1},
     {.name = "guards", .type = KEY_STEP, .offset = offsetof(struct checkpoint, guards), .otherwise = -1},
     {.name = "required", .type = KEY_BOOL, .offset = offsetof(struct checkpoint, required), .otherwise = 1},
-    {.name = "timeout", .type = KEY_DURATION, .offset = offsetof(struct checkpoint, timeout_ms), .low = 1, .high = 366 * DAY_MS,
+    {.name = "timeout",
+     .type = KEY_DURATION,
+     .offset = offsetof(struct checkpoint, timeout_ms),
+     .low = 1,
+     .high = 366 * DAY_MS,
      .otherwise = DAY_MS},
-    {.name = "timeout_action", .type = KEY_WORD, .offset = offsetof(struct checkpoint, timeout_action), .words = TIMEOUT_ACTIONS},
+    {.name = "timeout_action",
+     .type = KEY_WORD,
+     .offset = offsetof(struct checkpoint, timeout_action),
+     .words = TIMEOUT_ACTIONS},
     {.name = "escalate_to", .type = KEY_LATER},
     {.name = "approvals_needed", .type = KEY_LATER},
     {.name = "approvers", .type = KEY_LATER},
@@ -60,7 +102,8 @@ static const struct key CHECKPOINT_KEYS[] = {
     {.name = "choices", .type = KEY_LATER},
 };
 
-static const struct key CRITERIA_KEYS[] = {{.name = "output", .type = KEY_LIST}, {.name = "metrics", .type = KEY_GROUP}};
+static const struct key CRITERIA_KEYS[] = {{.name = "output", .type = KEY_LIST},
+                                           {.name = "metrics", .type = KEY_GROUP}};
 static const struct key CRITERION_KEYS[] = {
     {.name = "says", .type = KEY_TEXT, .required = true, .offset = offsetof(struct criterion, says)},
     {.name = "after", .type = KEY_STEP, .offset = offsetof(struct criterion, after), .otherwise = -1},
@@ -71,8 +114,9 @@ static const struct key CRITERION_KEYS[] = {
 };
 
 /* The parts of every run's state (design.md section 7). */
-static const char *const PARTS[] = {"current_step",        "completed_steps",        "tool_calls", "retries", "approvals",
-                                    "generated_artifacts", "committed_side_effects", "usage"};
+static const char *const PARTS[] = {
+    "current_step",        "completed_steps",        "tool_calls", "retries", "approvals",
+    "generated_artifacts", "committed_side_effects", "usage"};
 #define PARTS_REQUIRED (KEYS_COUNT(PARTS) - 1) /* all but usage */
 
 struct top {
@@ -97,6 +141,7 @@ static const struct key TOP_KEYS[] = {
     {.name = "mcp", .type = KEY_LATER},
     {.name = "children", .type = KEY_LATER},
 };
+/* clang-format on */
 
 static void take_durable_state(struct load *load)
 {
@@ -163,12 +208,14 @@ static void take_allowed(struct load *load, const struct node *list)
 }
 
 /* A name in forbidden_actions: a tool, TOOL_without_approval, or one of `actions`. */
-static void take_forbidden(struct load *load, const struct node *node, const struct node *actions, struct forbidden *forbidden)
+static void take_forbidden(struct load *load, const struct node *node, const struct node *actions,
+                           struct forbidden *forbidden)
 {
     static const char suffix[] = "_without_approval";
     const struct contract *contract = load->contract;
     struct str name = tree_text(node), stem = name;
-    struct str *known = ARENA_ARRAY(load->arena, 2 * contract->tools_count + (actions != NULL ? actions->count : 0) + 1, struct str);
+    struct str *known = ARENA_ARRAY(load->arena, 2 * contract->tools_count + (actions != NULL ? actions->count : 0) + 1,
+                                    struct str);
     size_t count = 0;
     *forbidden = (struct forbidden){.name = name, .kind = FORBIDDEN_TOOL};
     forbidden->tool = load_find(load->tool_names, contract->tools_count, name);
@@ -182,7 +229,8 @@ static void take_forbidden(struct load *load, const struct node *node, const str
             load->uses_last->tool = forbidden->tool; /* the last one is this `when` */
         return;
     }
-    if (name.size > sizeof(suffix) - 1 && memcmp(name.data + name.size - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) == 0)
+    if (name.size > sizeof(suffix) - 1 &&
+        memcmp(name.data + name.size - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) == 0)
         stem.size -= sizeof(suffix) - 1;
     forbidden->tool = load_find(load->tool_names, contract->tools_count, stem);
     forbidden->kind = FORBIDDEN_WITHOUT_APPROVAL;
@@ -194,7 +242,8 @@ static void take_forbidden(struct load *load, const struct node *node, const str
     }
     for (const struct node *entry = actions != NULL ? actions->first : NULL; entry != NULL; entry = entry->next)
         known[count++] = entry->key;
-    load_error(load, node, "no such action \"%.*s\"%san action is a tool, TOOL_without_approval, or a name of boundaries.actions",
+    load_error(load, node,
+               "no such action \"%.*s\"%san action is a tool, TOOL_without_approval, or a name of boundaries.actions",
                STR_ARG(name), load_near(load, name, known, count));
 }
 
@@ -250,7 +299,8 @@ static void take_checkpoint(struct load *load, const struct node *node, struct c
         step->checkpoint = index;
     bool write = guarded != NULL && guarded->kind == STEP_TOOL && guarded->tool >= 0 && guarded->agent < 0;
     if (guarded != NULL && !write && (guarded->kind != STEP_TOOL || guarded->tool >= 0))
-        load_error(load, guards_node, "\"%.*s\" calls no tool endpoint: a person approves a call's arguments, and it has none",
+        load_error(load, guards_node,
+                   "\"%.*s\" calls no tool endpoint: a person approves a call's arguments, and it has none",
                    STR_ARG(guarded->name));
     else if (guarded != NULL && guarded->guarded_by >= 0)
         load_error(load, guards_node, "\"%.*s\" is guarded already: two approvals of one step are not supported yet",

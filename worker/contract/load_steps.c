@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+/* clang-format off: tables */
 #define STEP(field) offsetof(struct step, field)
 #define EDGE(edge) (offsetof(struct step, edges) + sizeof(int32_t) * (edge))
 #define VISITS_MAX_HIGH 10000
@@ -70,9 +71,13 @@ static const struct key CASE_KEYS[] = {
     {.name = "next", .type = KEY_TARGET, .offset = offsetof(struct router_case, target), .otherwise = TARGET_NONE},
 };
 static const struct key ELSE_KEYS[] = {
-    {.name = "else", .type = KEY_TARGET, .required = true, .offset = offsetof(struct router_case, target),
+    {.name = "else",
+     .type = KEY_TARGET,
+     .required = true,
+     .offset = offsetof(struct router_case, target),
      .otherwise = TARGET_NONE},
 };
+/* clang-format on */
 
 static void take_router(struct load *load, const struct node *list, size_t step_index, struct step *step)
 {
@@ -96,7 +101,8 @@ static void take_router(struct load *load, const struct node *list, size_t step_
         load->loose[step_index] = load->loose[step_index] || one->target == TARGET_NONE;
     }
     if (otherwise == NULL)
-        load_error(load, list, "has no else: end it with { else = \"step\"; }, so that no run is left without a way on");
+        load_error(load, list,
+                   "has no else: end it with { else = \"step\"; }, so that no run is left without a way on");
 }
 
 static void take_set(struct load *load, const struct node *group, struct step *step)
@@ -137,7 +143,8 @@ static void check_approval(struct load *load, const struct node *node)
 {
     const struct node *approval = tree_member(node, "approval");
     if (approval != NULL && json_is_string(approval->json))
-        load_error(load, approval, "\"%.*s\" is not supported yet: write approval = true", STR_ARG(tree_text(approval)));
+        load_error(load, approval, "\"%.*s\" is not supported yet: write approval = true",
+                   STR_ARG(tree_text(approval)));
     else if (approval != NULL && !json_is_true(approval->json))
         load_error(load, approval, "must be true, or left out");
 }
@@ -151,10 +158,12 @@ static void check_kind(struct load *load, const struct node *node, const struct 
         const struct node *member = tree_member(node, FITS[i].key);
         if (member == NULL || (FITS[i].kinds & BIT(step->kind)) != 0)
             continue;
-        const char *instead = step->kind == STEP_ROUTER && str_is(member->key, "next")     ? ": its cases say where it goes on"
-                              : step->kind == STEP_APPROVAL && str_is(member->key, "next") ? ": write approved = \"...\""
-                              : str_is(member->key, "args")                                ? ": write sees = \"...\""
-                                                                                           : "";
+        const char *instead = step->kind == STEP_ROUTER && str_is(member->key, "next")
+                                  ? ": its cases say where it goes on"
+                              : step->kind == STEP_APPROVAL && str_is(member->key, "next")
+                                  ? ": write approved = \"...\""
+                              : str_is(member->key, "args") ? ": write sees = \"...\""
+                                                            : "";
         load_error(load, member, "makes no sense on a step with %s%s", kind, instead);
     }
     const struct node *sees = tree_member(node, "sees"), *args = tree_member(node, "args");

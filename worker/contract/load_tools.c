@@ -3,9 +3,10 @@
 #include <stddef.h>
 
 static const char *const METHODS[] = {"POST", "GET", "PUT", "PATCH", "DELETE", NULL};
-static const char *const EFFECTS[] = {"none", "read", "write", NULL};         /* enum effect_class */
+static const char *const EFFECTS[] = {"none", "read", "write", NULL};          /* enum effect_class */
 static const char *const ON_DOUBT[] = {"ask", "retry", "probe", "fail", NULL}; /* enum on_doubt */
 
+/* clang-format off: tables */
 #define TOOL(field) offsetof(struct tool_draft, tool.field)
 
 /* A tool while it is read: what the contract keeps, and what decides about the rest. */
@@ -23,8 +24,17 @@ static const struct key TOOL_KEYS[] = {
     {.name = "method", .type = KEY_WORD, .offset = offsetof(struct tool_draft, method), .words = METHODS},
     {.name = "headers", .type = KEY_GROUP},
     {.name = "effect", .type = KEY_WORD, .offset = TOOL(effect), .otherwise = EFFECT_READ, .words = EFFECTS},
-    {.name = "timeout", .type = KEY_DURATION, .offset = TOOL(timeout_ms), .low = 1, .high = HOUR_MS, .otherwise = 30 * SECOND_MS},
-    {.name = "on_doubt", .type = KEY_WORD, .offset = offsetof(struct tool_draft, on_doubt), .otherwise = -1, .words = ON_DOUBT},
+    {.name = "timeout",
+     .type = KEY_DURATION,
+     .offset = TOOL(timeout_ms),
+     .low = 1,
+     .high = HOUR_MS,
+     .otherwise = 30 * SECOND_MS},
+    {.name = "on_doubt",
+     .type = KEY_WORD,
+     .offset = offsetof(struct tool_draft, on_doubt),
+     .otherwise = -1,
+     .words = ON_DOUBT},
     {.name = "probe", .type = KEY_GROUP},
     {.name = "not_executed", .type = KEY_LIST},
     {.name = "mcp", .type = KEY_LATER},
@@ -36,12 +46,24 @@ static const struct key TOOL_KEYS[] = {
 
 static const struct key PROBE_KEYS[] = {
     {.name = "url", .type = KEY_TEXT, .required = true, .offset = offsetof(struct tool_probe, url)},
-    {.name = "done", .type = KEY_EXPR, .required = true, .offset = offsetof(struct tool_probe, done), .roots = ROOTS_ANSWER},
+    {.name = "done",
+     .type = KEY_EXPR,
+     .required = true,
+     .offset = offsetof(struct tool_probe, done),
+     .roots = ROOTS_ANSWER},
     {.name = "not_done", .type = KEY_EXPR, .offset = offsetof(struct tool_probe, not_done), .roots = ROOTS_ANSWER},
     {.name = "result", .type = KEY_EXPR, .offset = offsetof(struct tool_probe, result), .roots = ROOTS_ANSWER},
-    {.name = "after", .type = KEY_DURATION, .offset = offsetof(struct tool_probe, after_ms), .low = 1, .high = DAY_MS,
+    {.name = "after",
+     .type = KEY_DURATION,
+     .offset = offsetof(struct tool_probe, after_ms),
+     .low = 1,
+     .high = DAY_MS,
      .otherwise = 5 * SECOND_MS},
-    {.name = "probes_max", .type = KEY_COUNT, .offset = offsetof(struct tool_probe, probes_max), .low = 1, .high = 100,
+    {.name = "probes_max",
+     .type = KEY_COUNT,
+     .offset = offsetof(struct tool_probe, probes_max),
+     .low = 1,
+     .high = 100,
      .otherwise = 5},
 };
 
@@ -62,6 +84,7 @@ static const struct key AGENT_KEYS[] = {
     {.name = "gives", .type = KEY_LATER},
     {.name = "mcp", .type = KEY_LATER},
 };
+/* clang-format on */
 
 static void take_headers(struct load *load, const struct node *group, struct tool *tool)
 {
@@ -91,7 +114,8 @@ static void take_not_executed(struct load *load, const struct node *list, struct
 /* A tool is an endpoint or an agent; what belongs to the one makes no sense on the other. */
 static void check_form(struct load *load, const struct node *node, const struct tool *tool)
 {
-    static const char *const http_keys[] = {"url", "method", "headers", "effect", "timeout", "on_doubt", "probe", "not_executed"};
+    static const char *const http_keys[] = {"url",     "method",   "headers", "effect",
+                                            "timeout", "on_doubt", "probe",   "not_executed"};
     const struct node *agent = tree_member(node, "agent"), *url = tree_member(node, "url");
     if (tree_member(node, "mcp") != NULL)
         return; /* said: not supported yet */
@@ -106,8 +130,9 @@ static void check_form(struct load *load, const struct node *node, const struct 
     if (agent == NULL && effect == NULL && url != NULL)
         load_error(load, node, "effect is missing: \"read\" when a second call does no harm, else \"write\"");
     if (agent == NULL && effect != NULL && tool->effect == EFFECT_NONE)
-        load_error(load, effect, "a call to an endpoint is never \"none\": write \"read\" when a second call does no harm, else "
-                                 "\"write\"");
+        load_error(load, effect,
+                   "a call to an endpoint is never \"none\": write \"read\" when a second call does no harm, else "
+                   "\"write\"");
 }
 
 /* What becomes of a write of which nobody knows whether it happened (I5). */
@@ -123,8 +148,10 @@ static void take_doubt(struct load *load, const struct node *node, struct tool_d
         return;
     }
     if (on_doubt == NULL && !load->doubt_policy)
-        load_error(load, node, "a write without on_doubt: say what to do when nobody knows whether it happened (\"ask\" a person, "
-                               "\"retry\" with the same key, \"probe\", \"fail\"), or set recovery_policy.duplicate_side_effect_policy");
+        load_error(
+            load, node,
+            "a write without on_doubt: say what to do when nobody knows whether it happened (\"ask\" a person, "
+            "\"retry\" with the same key, \"probe\", \"fail\"), or set recovery_policy.duplicate_side_effect_policy");
     if (draft->on_doubt == DOUBT_PROBE && probe == NULL)
         load_error(load, on_doubt, "\"probe\" needs the group probe = { url = \"...\"; done = \"jq\"; }");
     if (probe != NULL && draft->on_doubt != DOUBT_PROBE)

@@ -13,20 +13,20 @@
 #include "worker/contract/lex.h"
 
 enum expect {
-    GROUP_NAME,    /* a name, or the end of the group */
+    GROUP_NAME, /* a name, or the end of the group */
     GROUP_EQUALS,
     GROUP_VALUE,
-    GROUP_AFTER,   /* a separator, the next name, or the end */
-    LIST_FIRST,    /* a value, or the end of the list */
-    LIST_VALUE,    /* after a comma */
-    LIST_AFTER,    /* a comma, or the end */
+    GROUP_AFTER, /* a separator, the next name, or the end */
+    LIST_FIRST,  /* a value, or the end of the list */
+    LIST_VALUE,  /* after a comma */
+    LIST_AFTER,  /* a comma, or the end */
 };
 
 struct frame {
-    char open;           /* '\0' = the file itself */
-    int32_t line;        /* where it was opened */
-    size_t text_at;      /* of its opening sign in the mended text */
-    bool mended;         /* written as [ ], but it holds groups: a list from now on */
+    char open;      /* '\0' = the file itself */
+    int32_t line;   /* where it was opened */
+    size_t text_at; /* of its opening sign in the mended text */
+    bool mended;    /* written as [ ], but it holds groups: a list from now on */
     enum expect expect;
 };
 
@@ -36,11 +36,11 @@ struct scanner {
     struct problems *problems;
     struct lex lex;
     struct frame stack[JSON_DEPTH_MAX];
-    size_t depth;        /* of the current frame: stack[depth] */
-    struct str name;     /* of the setting that is being read */
+    size_t depth;    /* of the current frame: stack[depth] */
+    struct str name; /* of the setting that is being read */
     int32_t name_line;
     struct lex_word last;
-    int32_t line_out;    /* of the mended text */
+    int32_t line_out; /* of the mended text */
     bool failed;
 };
 
@@ -65,7 +65,11 @@ int32_t scan_bytes(struct str text, const char **what)
     }
     for (size_t i = 0; i < text.size;) {
         unsigned char c = (unsigned char)text.data[i];
-        size_t more = c < 0x80 ? 0 : (c >= 0xC2 && c < 0xE0) ? 1 : (c & 0xF0U) == 0xE0 ? 2 : (c >= 0xF0 && c < 0xF5) ? 3 : 4;
+        size_t more = c < 0x80                  ? 0
+                      : (c >= 0xC2 && c < 0xE0) ? 1
+                      : (c & 0xF0U) == 0xE0     ? 2
+                      : (c >= 0xF0 && c < 0xF5) ? 3
+                                                : 4;
         *what = c == 0 ? "a NUL byte: the file is no text" : "invalid UTF-8: save the file as UTF-8";
         if (c == 0 || more == 4 || i + more >= text.size)
             return line;
@@ -135,8 +139,8 @@ static void take_integer(struct scanner *s, const struct lex_word *word)
     emit(s, word->line, word->text);
     if (is_long || (value >= INT_MIN && value <= INT_MAX))
         return;
-    say(s, word->line, "%.*s does not fit 32 bits and libconfig would silently read %d: write %.*sL", STR_ARG(word->text),
-        (int)(unsigned)value, STR_ARG(word->text));
+    say(s, word->line, "%.*s does not fit 32 bits and libconfig would silently read %d: write %.*sL",
+        STR_ARG(word->text), (int)(unsigned)value, STR_ARG(word->text));
     s->scan->text.size--;
     buf_puts(&s->scan->text, "L ");
 }
@@ -147,7 +151,8 @@ static void take_number(struct scanner *s, const struct lex_word *word)
     char next = s->lex.at < s->lex.text.size ? s->lex.text.data[s->lex.at] : '\0';
     if (isalpha((unsigned char)next) || next == '%' || next == '.' || next == '_') {
         struct str text = lex_bare_text(&s->lex, word);
-        say(s, word->line, "%.*s without quotes is no number and no text: write \"%.*s\"", STR_ARG(text), STR_ARG(text));
+        say(s, word->line, "%.*s without quotes is no number and no text: write \"%.*s\"", STR_ARG(text),
+            STR_ARG(text));
         emit_quoted(s, word->line, text);
     } else if (word->kind == LEX_INTEGER) {
         take_integer(s, word);
@@ -193,7 +198,8 @@ static void take_bare(struct scanner *s, const struct lex_word *word)
     char next = lex_peek(&s->lex);
     bool url = next == ':' && s->lex.at + 2 < s->lex.text.size && memcmp(s->lex.text.data + s->lex.at, "://", 3) == 0;
     if (!url && (next == '=' || next == ':') && s->stack[s->depth].expect == GROUP_VALUE) {
-        GIVE_UP(s, s->name_line, "%.*s has no value: after the = comes \"%.*s =\"", STR_ARG(s->name), STR_ARG(word->text));
+        GIVE_UP(s, s->name_line, "%.*s has no value: after the = comes \"%.*s =\"", STR_ARG(s->name),
+                STR_ARG(word->text));
         return;
     }
     struct str text = lex_bare_text(&s->lex, word);
@@ -205,7 +211,8 @@ static void take_open(struct scanner *s, const struct lex_word *word)
 {
     struct frame *frame = &s->stack[s->depth];
     if (frame->open == '[' && !frame->mended) {
-        say(s, frame->line, "%s in [ ]: groups and lists go in a list with ( )", *word->text.data == '{' ? "a group" : "a list");
+        say(s, frame->line, "%s in [ ]: groups and lists go in a list with ( )",
+            *word->text.data == '{' ? "a group" : "a list");
         s->scan->text.data[frame->text_at] = '(';
         frame->mended = true;
     }
@@ -276,8 +283,8 @@ static void take_close(struct scanner *s, const struct lex_word *word)
     }
     char close = strchr(pairs, frame->open)[1];
     if (*word->text.data != close) {
-        GIVE_UP(s, word->line, "`%c` closes the `%c` of line %d: a `%c` is missing before it", *word->text.data, frame->open,
-                (int)frame->line, close);
+        GIVE_UP(s, word->line, "`%c` closes the `%c` of line %d: a `%c` is missing before it", *word->text.data,
+                frame->open, (int)frame->line, close);
         return;
     }
     emit(s, word->line, frame->mended ? STR(")") : (struct str){.data = &close, .size = 1});
@@ -405,10 +412,12 @@ static bool is_hopeless(struct scanner *s, const struct lex_word *word)
     else if (word->kind == LEX_OPEN_STRING)
         GIVE_UP(s, word->line, "the text that starts here is never closed: a double quote is missing, here or before");
     else if (word->kind == LEX_OPEN_COMMENT)
-        GIVE_UP(s, word->line, "the comment that starts here is never closed: libconfig would silently drop the rest of the file");
+        GIVE_UP(s, word->line,
+                "the comment that starts here is never closed: libconfig would silently drop the rest of the file");
     else if (word->kind == LEX_INCLUDE)
-        GIVE_UP(s, word->line, "@include is not supported: a contract is one file, so that its lines and its hash say what runs; "
-                               "a schema may stand beside it, as \"@file.json\"");
+        GIVE_UP(s, word->line,
+                "@include is not supported: a contract is one file, so that its lines and its hash say what runs; "
+                "a schema may stand beside it, as \"@file.json\"");
     return s->failed;
 }
 

@@ -16,8 +16,8 @@
 #include "worker/contract/problems.h"
 
 struct scan {
-    struct buf text;      /* owned: what libconfig is given. Comments are gone, lines are where they were. */
-    int32_t *lines;       /* in the arena: the line of each value, in the order of the text, a group before its members */
+    struct buf text; /* owned: what libconfig is given. Comments are gone, lines are where they were. */
+    int32_t *lines;  /* in the arena: the line of each value, in the order of the text, a group before its members */
     size_t lines_count;
 };
 

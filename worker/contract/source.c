@@ -15,9 +15,10 @@
 /* The whole file, or false with a reason. Never waits: a pipe or a device is refused. */
 static bool read_whole(const char *path, struct arena *arena, struct str *text, struct error *error)
 {
+    char reason[128];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return error_set(error, ERROR_POISON, "cannot be opened: %s", strerror(errno));
+        return error_set(error, ERROR_POISON, "cannot be opened: %s", strerror_r(errno, reason, sizeof(reason)));
     struct stat stat;
     if (fstat(fd, &stat) != 0 || !S_ISREG(stat.st_mode)) {
         close(fd);
@@ -30,10 +31,11 @@ static bool read_whole(const char *path, struct arena *arena, struct str *text, 
         got = read(fd, data + size, CONTRACT_SIZE_MAX + 1 - size);
         size += got > 0 ? (size_t)got : 0;
     }
-    int reason = errno;
+    if (got < 0)
+        error_set(error, ERROR_POISON, "cannot be read: %s", strerror_r(errno, reason, sizeof(reason)));
     close(fd);
     if (got < 0)
-        return error_set(error, ERROR_POISON, "cannot be read: %s", strerror(reason));
+        return false;
     if (size > CONTRACT_SIZE_MAX)
         return error_set(error, ERROR_POISON, "is larger than %zu KiB", CONTRACT_SIZE_MAX >> 10);
     *text = (struct str){.data = data, .size = size};
@@ -76,8 +78,8 @@ static struct node *take_contract(struct node *file_root, struct str file, struc
     struct node *contract = tree_member(file_root, "contract");
     for (const struct node *other = file_root->first; other != NULL; other = other->next)
         if (other != contract && contract != NULL)
-            problems_add(problems, file, other->line, false, "unknown setting \"%.*s\": a file holds one group, contract = { ... };",
-                         STR_ARG(other->key));
+            problems_add(problems, file, other->line, false,
+                         "unknown setting \"%.*s\": a file holds one group, contract = { ... };", STR_ARG(other->key));
     if (contract == NULL || !json_is_object(contract->json)) {
         problems_add(problems, file, contract != NULL ? contract->line : 0, false,
                      "a contract is one group: contract = { name = \"...\"; ... };");
@@ -106,8 +108,9 @@ struct node *source_read_file(const char *path, struct arena *arena, struct prob
     if (config_read_string(&config, scan.text.data) != CONFIG_TRUE) {
         /* The scan knows the grammar: what is left is a name given twice, or elements of two types in [ ]. */
         problems_add(problems, file, config_error_line(&config), false, "%s%s", config_error_text(&config),
-                     strstr(config_error_text(&config), "duplicate") != NULL ? ": a name stands once in a group"
-                                                                             : ": [ ] takes one type only, ( ) takes any");
+                     strstr(config_error_text(&config), "duplicate") != NULL
+                         ? ": a name stands once in a group"
+                         : ": [ ] takes one type only, ( ) takes any");
         goto out;
     }
     json_t *json = to_json(config_root_setting(&config));
@@ -125,7 +128,8 @@ out:
 static char *path_beside(const char *contract_path, const char *name, struct arena *arena)
 {
     const char *slash = strrchr(contract_path, '/');
-    struct str directory = slash != NULL ? arena_copy(arena, contract_path, (size_t)(slash - contract_path) + 1) : STR("./");
+    struct str directory = slash != NULL ? arena_copy(arena, contract_path, (size_t)(slash - contract_path) + 1)
+                                         : STR("./");
     char *above = realpath(directory.data, NULL);
     char *real = realpath(arena_printf(arena, "%s%s", directory.data, name).data, NULL);
     size_t size = above != NULL ? strlen(above) : 0;
@@ -150,9 +154,10 @@ static void inline_schema(struct node *node, const char *path, struct arena *are
     char *real = *name != '/' ? path_beside(path, name, arena) : NULL;
     json_t *json = NULL;
     struct str content;
+    char reason[128];
     struct error error = {.text = "lies outside of the contract's directory: a schema stands beside its contract"};
     if (real == NULL && *name != '/' && errno != EACCES)
-        error_set(&error, ERROR_POISON, "cannot be opened: %s", strerror(errno));
+        error_set(&error, ERROR_POISON, "cannot be opened: %s", strerror_r(errno, reason, sizeof(reason)));
     if (real != NULL && read_whole(real, arena, &content, &error))
         json = json_read(content, CONTRACT_SIZE_MAX, &error);
     if (json != NULL && !json_is_object(json)) {
@@ -163,7 +168,8 @@ static void inline_schema(struct node *node, const char *path, struct arena *are
     if (json != NULL)
         tree_replace(arena, node, json);
     else
-        problems_add(problems, str_of(path), node->line, false, "%.*s: the file \"%s\" %s", STR_ARG(where), name, error.text);
+        problems_add(problems, str_of(path), node->line, false, "%.*s: the file \"%s\" %s", STR_ARG(where), name,
+                     error.text);
     free(real);
 }
 

@@ -50,14 +50,12 @@ static struct node *build(struct builder *b, struct node *parent, json_t *json)
     const char *key;
     size_t index;
     json_t *value;
-    json_object_foreach(json, key, value)
-    {
+    json_object_foreach(json, key, value) {
         *last = build_child(b, node, value);
         (*last)->key = arena_str(b->arena, str_of(key));
         last = &(*last)->next;
     }
-    json_array_foreach(json, index, value)
-    {
+    json_array_foreach(json, index, value) {
         *last = build_child(b, node, value);
         last = &(*last)->next;
     }

@@ -24,7 +24,8 @@ struct node {
  * too few: 0. */
 struct node *tree_build(struct arena *arena, json_t *json, const int32_t *lines, size_t lines_count);
 
-struct node *tree_member(const struct node *group, const char *key); /* NULL = none, also when `group` is none or NULL */
+struct node *tree_member(const struct node *group,
+                         const char *key); /* NULL = none, also when `group` is none or NULL */
 
 /* Replaces the value by `json` (taken); what is below gets the line of what it replaces. */
 void tree_replace(struct arena *arena, struct node *node, json_t *json);
