@@ -21,7 +21,7 @@ static void test_error(void **state)
     struct error error = {0};
     char long_text[2000];
 
-    (void) state;
+    (void)state;
     assert_false(error_set(&error, ERROR_POISON, "line %d\nof \x80 %s", 7, "text"));
     assert_int_equal(error.class, ERROR_POISON);
     assert_string_equal(error.text, "line 7 of ? text");
@@ -40,7 +40,7 @@ static void test_error(void **state)
 
 static void test_str(void **state)
 {
-    (void) state;
+    (void)state;
     assert_null(str_of(NULL).data);
     assert_true(str_is(str_of("abc"), "abc"));
     assert_false(str_is(STR("abc"), "abd"));
@@ -53,13 +53,27 @@ static void test_str(void **state)
 
 static void test_utf8(void **state)
 {
-    static const char *const valid[] = {"", "plain ASCII, longer than eight", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
-                                        "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf", "12345678\xe2\x82\xac"};
-    static const char *const invalid[] = {"\x80",         "\xc0\xaf",     "\xc1\xbf",         "\xe0\x9f\xbf",
-                                          "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
-                                          "\xe2\x82",     "\xc3(",        "\xff"};
+    static const char *const valid[] = {"",
+                                        "plain ASCII, longer than eight",
+                                        "\xc3\xa9",
+                                        "\xe2\x82\xac",
+                                        "\xf0\x9f\x98\x80",
+                                        "\xed\x9f\xbf",
+                                        "\xf4\x8f\xbf\xbf",
+                                        "12345678\xe2\x82\xac"};
+    static const char *const invalid[] = {"\x80",
+                                          "\xc0\xaf",
+                                          "\xc1\xbf",
+                                          "\xe0\x9f\xbf",
+                                          "\xed\xa0\x80",
+                                          "\xf0\x8f\xbf\xbf",
+                                          "\xf4\x90\x80\x80",
+                                          "\xf5\x80\x80\x80",
+                                          "\xe2\x82",
+                                          "\xc3(",
+                                          "\xff"};
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++)
         assert_int_equal(str_utf8_size(str_of(valid[i])), strlen(valid[i]));
     for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++)
@@ -71,7 +85,7 @@ static void test_buf(void **state)
 {
     struct buf buf;
 
-    (void) state;
+    (void)state;
     buf_init(&buf, 10);
     assert_string_equal(buf_str(&buf).data, "");
     assert_true(buf_puts(&buf, "12345"));
@@ -98,14 +112,14 @@ static void test_arena(void **state)
 {
     struct arena *arena = arena_new();
 
-    (void) state;
+    (void)state;
     for (int round = 0; round < 3; round++) {
         size_t asked = 0;
 
         for (size_t size = 0; size < 3000; size += 7) {
             unsigned char *data = arena_alloc(arena, size);
 
-            assert_int_equal((uintptr_t) data % 16, 0);
+            assert_int_equal((uintptr_t)data % 16, 0);
             for (size_t i = 0; i < size; i++)
                 assert_int_equal(data[i], 0);
             memset(data, 0xff, size);
@@ -152,14 +166,15 @@ static void test_logline(void **state)
     struct logline_field many[20];
     const char *line;
 
-    (void) state;
+    (void)state;
     line = logged(LOGLINE_WARN,
-                  (struct logline_field[]){LOG_S("plain", "a.b-c"), LOG_S("quoted", "a \"b\"\n\x01\\"), LOG_I("number", -7),
-                                           LOG_STR("empty", STR_NONE), LOG_S("text", "\xc3\xa9")},
+                  (struct logline_field[]){LOG_S("plain", "a.b-c"), LOG_S("quoted", "a \"b\"\n\x01\\"),
+                                           LOG_I("number", -7), LOG_STR("empty", STR_NONE), LOG_S("text", "\xc3\xa9")},
                   5);
     assert_true(strncmp(line, "time=20", 7) == 0 && line[28] == 'Z' && line[29] == ' ');
-    assert_string_equal(line + 30, "level=warn event=thing.happened plain=a.b-c quoted=\"a \\\"b\\\"\\n\\x01\\\\\" number=-7"
-                                   " empty=\"\" text=\xc3\xa9\n");
+    assert_string_equal(line + 30,
+                        "level=warn event=thing.happened plain=a.b-c quoted=\"a \\\"b\\\"\\n\\x01\\\\\" number=-7"
+                        " empty=\"\" text=\xc3\xa9\n");
     assert_string_equal(logged(LOGLINE_DEBUG, NULL, 0), "");
     logline_level(LOGLINE_DEBUG);
     assert_non_null(strstr(logged(LOGLINE_DEBUG, NULL, 0), "level=debug"));
@@ -184,9 +199,11 @@ static void test_hash(void **state)
     struct str one = hash_parts(arena, (struct str[]){STR("ab"), STR("c")}, 2);
     struct str two = hash_parts(arena, (struct str[]){STR("a"), STR("bc")}, 2);
 
-    (void) state;
-    assert_string_equal(hash_sha256(arena, STR("abc")).data, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    assert_string_equal(hash_sha256(arena, STR_NONE).data, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    (void)state;
+    assert_string_equal(hash_sha256(arena, STR("abc")).data,
+                        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_string_equal(hash_sha256(arena, STR_NONE).data,
+                        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     assert_int_equal(one.size, HASH_HEX_SIZE);
     assert_false(str_equal(one, two));
     assert_string_equal(one.data, hash_sha256(arena, STR("\0\0\0\0\0\0\0\2ab\0\0\0\0\0\0\0\1c")).data);
@@ -217,7 +234,7 @@ static void test_json_text(void **state)
 {
     struct arena *arena = arena_new();
 
-    (void) state;
+    (void)state;
     check_json(arena, " [98.7, 0.1, 1e300, 1.5e-7, 3.0, -0.0, 1e20]", "[98.7,0.1,1e+300,1.5e-07,3.0,-0.0,1e+20]",
                "[98.7,0.1,1e+300,1.5e-07,3,0,1e+20]");
     check_json(arena, "[0.30000000000000004, 5e-324, 1.7976931348623157e308]",
@@ -236,13 +253,14 @@ static void test_json_text(void **state)
 
 static void test_json_refused(void **state)
 {
-    static const char *const refused[] = {"",      "{",         "1 2",    "{\"a\":1,\"a\":2}", "\"\\u0000\"", "\"\xff\"", "nan",
-                                          "[1,]",  "1e999",     "'a'",    "99999999999999999999", "\"\\ud800\""};
+    static const char *const refused[] = {
+        "",     "{",     "1 2", "{\"a\":1,\"a\":2}",    "\"\\u0000\"", "\"\xff\"", "nan",
+        "[1,]", "1e999", "'a'", "99999999999999999999", "\"\\ud800\""};
     char deep[2000];
     struct error error = {0};
     json_t *value;
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         error.class = ERROR_NONE;
         assert_null(json_read(str_of(refused[i]), 1000, &error));
@@ -269,7 +287,7 @@ static void test_json_member(void **state)
     struct arena *arena = arena_new();
     json_t *object = json_read(STR("{\"a\": \"text\", \"b\": 1, \"c\": \"\"}"), 100, NULL);
 
-    (void) state;
+    (void)state;
     assert_string_equal(json_member_str(arena, object, "a").data, "text");
     assert_null(json_member_str(arena, object, "b").data);
     assert_string_equal(json_member_str(arena, object, "c").data, "");
@@ -282,9 +300,9 @@ static void test_json_member(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error),     cmocka_unit_test(test_str),          cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_buf),       cmocka_unit_test(test_arena),        cmocka_unit_test(test_logline),
-        cmocka_unit_test(test_hash),      cmocka_unit_test(test_json_text),    cmocka_unit_test(test_json_refused),
+        cmocka_unit_test(test_error),       cmocka_unit_test(test_str),       cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_buf),         cmocka_unit_test(test_arena),     cmocka_unit_test(test_logline),
+        cmocka_unit_test(test_hash),        cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_refused),
         cmocka_unit_test(test_json_member),
     };
 

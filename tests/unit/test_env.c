@@ -97,10 +97,17 @@ static void test_refuses(void **state)
     static const struct {
         const char *text, *names; /* what the error must name */
     } cases[] = {
-        {"${T_MISSING}", "T_MISSING"}, {"${T_GONE}", "T_GONE_FILE"}, {"${T_FOLDER}", "T_FOLDER_FILE"},
-        {"${T_NUL}", "T_NUL_FILE"},    {"${}", "${NAME}"},           {"${1A}", "${NAME}"},
-        {"${A B}", "${NAME}"},         {"${A-b}", "${NAME}"},        {"${A:b}", "${NAME}"},
-        {"${T_HOST", "}"},             {"x ${", "}"},
+        {"${T_MISSING}", "T_MISSING"},
+        {"${T_GONE}", "T_GONE_FILE"},
+        {"${T_FOLDER}", "T_FOLDER_FILE"},
+        {"${T_NUL}", "T_NUL_FILE"},
+        {"${}", "${NAME}"},
+        {"${1A}", "${NAME}"},
+        {"${A B}", "${NAME}"},
+        {"${A-b}", "${NAME}"},
+        {"${A:b}", "${NAME}"},
+        {"${T_HOST", "}"},
+        {"x ${", "}"},
     };
     struct arena *arena = arena_new();
 

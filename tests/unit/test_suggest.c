@@ -11,8 +11,15 @@
 #include "worker/contract/suggest.h"
 
 static const struct str names[] = {
-    {"minLength", 9}, {"maxLength", 9}, {"min", 3}, {"required", 8}, {"description", 11},
-    {NULL, 0},        {"sort_by", 7},   {"a", 1},   {"deadline_of_the_whole_run", 25},
+    {"minLength", 9},
+    {"maxLength", 9},
+    {"min", 3},
+    {"required", 8},
+    {"description", 11},
+    {NULL, 0},
+    {"sort_by", 7},
+    {"a", 1},
+    {"deadline_of_the_whole_run", 25},
 };
 
 static const char *nearest(struct arena *arena, const char *wrong)

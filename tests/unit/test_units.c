@@ -13,7 +13,8 @@ static void test_durations_that_people_write(void **state)
     static const struct {
         const char *text;
         int64_t ms;
-    } cases[] = {{"0s", 0}, {"1ms", 1}, {"500ms", 500}, {"5s", 5000}, {"10m", 600000}, {"24h", 86400000}, {"7d", 604800000}};
+    } cases[] = {{"0s", 0},       {"1ms", 1},        {"500ms", 500},   {"5s", 5000},
+                 {"10m", 600000}, {"24h", 86400000}, {"7d", 604800000}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t ms = -1;
         assert_true(units_duration(str_of(cases[i].text), &ms));
@@ -24,9 +25,22 @@ static void test_durations_that_people_write(void **state)
 static void test_what_is_no_duration(void **state)
 {
     (void)state;
-    static const char *const cases[] = {"",    "5",     "s",   "-5s", "+5s", "5 s",         "5sec",
-                                        "5S",  "1.5h",  " 5s", "5s ", "0x5s", "1h30m",      "36601d",
-                                        "99999999999999999999s", "9223372036854775807ms"};
+    static const char *const cases[] = {"",
+                                        "5",
+                                        "s",
+                                        "-5s",
+                                        "+5s",
+                                        "5 s",
+                                        "5sec",
+                                        "5S",
+                                        "1.5h",
+                                        " 5s",
+                                        "5s ",
+                                        "0x5s",
+                                        "1h30m",
+                                        "36601d",
+                                        "99999999999999999999s",
+                                        "9223372036854775807ms"};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t ms;
         assert_false(units_duration(str_of(cases[i]), &ms));
@@ -42,7 +56,8 @@ static void test_money_that_people_write(void **state)
     static const struct {
         const char *text;
         int64_t micro_usd;
-    } cases[] = {{"0", 0}, {"2.50", 2500000}, {"10", 10000000}, {"0.000001", 1}, {"1000000000.999999", 1000000000999999}};
+    } cases[] = {
+        {"0", 0}, {"2.50", 2500000}, {"10", 10000000}, {"0.000001", 1}, {"1000000000.999999", 1000000000999999}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t micro_usd = -1;
         assert_true(units_usd(str_of(cases[i].text), &micro_usd));

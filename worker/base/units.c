@@ -87,5 +87,6 @@ struct str units_usd_text(struct arena *arena, int64_t micro_usd)
         fraction /= 10;
         decimals--;
     }
-    return arena_printf(arena, "%s%" PRIu64 ".%0*" PRIu64, negative ? "-" : "", micro / (uint64_t)MICRO, decimals, fraction);
+    return arena_printf(arena, "%s%" PRIu64 ".%0*" PRIu64, negative ? "-" : "", micro / (uint64_t)MICRO, decimals,
+                        fraction);
 }

@@ -20,7 +20,7 @@ void fold_free(struct fold *fold);
 /* Facts in the order of `history`. A fact of another run is ignored; a gap in seq or a repeated seq is counted. */
 void fold_add(struct fold *fold, const struct fact *fact);
 
-bool fold_known(const struct fold *fold);  /* RunStarted was seen */
+bool fold_known(const struct fold *fold); /* RunStarted was seen */
 bool fold_ended(const struct fold *fold);
 int64_t fold_gaps(const struct fold *fold);
 
