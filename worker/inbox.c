@@ -270,7 +270,7 @@ static void dispatch(struct job *job, const struct record *record)
     }
 }
 
-/* True when the record needs a contract that is not known yet: `control` must be read first. */
+/* A contract that is not known yet may be on its way: `control` must be read first. */
 static bool needs_control(const struct job *job, const struct record *record)
 {
     const char *refused;
@@ -286,9 +286,9 @@ static void handle(struct worker *worker, struct inbox *inbox, struct log_event 
     job_open(&job, worker, inbox, event, event->offset, clock_wall_ms());
     struct record *record = ARENA_NEW(job.arena, struct record);
     struct error error;
-    if (!record_decode(event->value, job.arena, record, &error)) {
-        commit_dead(&job.commit, arena_str(job.arena, str_of(error.text)), STR_NONE);
-    } else if (!control_read && needs_control(&job, record)) {
+    bool decoded = record_decode(event->value, job.arena, record, &error);
+    bool unknown = decoded ? needs_control(&job, record) : error.class == ERROR_RETRY;
+    if (!control_read && unknown) {
         struct held *held = mem_new(sizeof(*held));
         held->event = *event;
         *inbox->held_last = held;
@@ -296,9 +296,11 @@ static void handle(struct worker *worker, struct inbox *inbox, struct log_event 
         log_read_control(worker->log);
         arena_free(job.arena);
         return;
-    } else {
-        dispatch(&job, record);
     }
+    if (decoded)
+        dispatch(&job, record);
+    else
+        commit_dead(&job.commit, arena_str(job.arena, str_of(error.text)), STR_NONE);
     job_close(&job);
     log_event_free(event);
 }

@@ -331,43 +331,35 @@ static void plan(struct delivery *delivery)
         finish(delivery);
 }
 
-/* An unknown hash: `control` is read to its end, then it is decided (loop_contracts_read). */
-static bool must_wait(struct delivery *delivery)
-{
-    const char *refused;
-    return contracts_find(delivery->worker->contracts, delivery->run->contract_hash, &refused) == NULL && refused == NULL;
-}
-
-static void poison(struct worker *worker, struct log_event *event, struct arena *arena, const char *reason)
+static void poison(struct delivery *delivery, const char *reason)
 {
     struct commit commit;
-    commit_open(&commit, worker, arena, event, event->offset);
-    commit_dead(&commit, arena_str(arena, str_of(reason)), STR_NONE);
+    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+    commit_dead(&commit, arena_str(delivery->arena, str_of(reason)), STR_NONE);
     commit_done(&commit);
+    release(delivery);
 }
 
-void loop_step(struct worker *worker, struct log_event *event)
+static bool decode(struct delivery *delivery, struct error *error)
+{
+    struct record *record = ARENA_NEW(delivery->arena, struct record);
+    if (!record_decode(delivery->source.value, delivery->arena, record, error))
+        return false;
+    if (record->type != RECORD_STEP_READY)
+        return error_set(error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
+    delivery->run = &record->is.step_ready;
+    return true;
+}
+
+static struct delivery *deliver(struct worker *worker, struct log_event *event)
 {
     struct arena *arena = arena_new();
-    struct record *record = ARENA_NEW(arena, struct record);
-    struct error error = {.class = ERROR_NONE};
-    bool decoded = record_decode(event->value, arena, record, &error);
-    if (decoded && record->type != RECORD_STEP_READY)
-        decoded = error_set(&error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
-    CRASH_POINT("after_decode");
-    if (!decoded) {
-        poison(worker, event, arena, error.text);
-        log_event_free(event);
-        arena_free(arena);
-        return;
-    }
     struct delivery *delivery = mem_new(sizeof(*delivery));
     *delivery = (struct delivery){
         .worker = worker,
         .next = worker->deliveries,
         .source = *event,
         .arena = arena,
-        .run = &record->is.step_ready,
         .env = {.arena = arena,
                 .name_space = worker->settings->name_space,
                 .backoff_ms = worker->settings->backoff_ms,
@@ -377,18 +369,35 @@ void loop_step(struct worker *worker, struct log_event *event)
         worker->deliveries->previous = delivery;
     worker->deliveries = delivery;
     worker->deliveries_count++;
-    if (must_wait(delivery))
+    return delivery;
+}
+
+void loop_step(struct worker *worker, struct log_event *event)
+{
+    struct delivery *delivery = deliver(worker, event);
+    struct error error = {.class = ERROR_NONE};
+    bool decoded = decode(delivery, &error);
+    CRASH_POINT("after_decode");
+    const char *refused = NULL;
+    if (decoded && (contracts_find(worker->contracts, delivery->run->contract_hash, &refused) != NULL || refused != NULL))
+        plan(delivery);
+    else if (decoded || error.class == ERROR_RETRY) /* a contract or a schema that may be on its way: `control` knows */
         log_read_control(worker->log);
     else
-        plan(delivery);
+        poison(delivery, error.text);
 }
 
 void loop_contracts_read(struct worker *worker)
 {
     for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
+        struct error error;
         next = delivery->next;
-        if (delivery->call == NULL && delivery->env.contract == NULL)
+        if (delivery->env.contract != NULL)
+            continue;
+        if (delivery->run != NULL || decode(delivery, &error))
             plan(delivery);
+        else
+            poison(delivery, error.text);
     }
 }
 

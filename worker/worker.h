@@ -33,7 +33,9 @@ struct worker {
     int32_t deliveries_count;
     char name[128]; /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
     bool stopping;
+    int64_t stop_by_ms; /* stopping: when calls in flight are given up (clock_mono_us / 1000) */
     bool log_stopped;
+    bool failed; /* the log could not go on */
 };
 
 /* ---- loop.c ---- */
