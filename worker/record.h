@@ -1,11 +1,13 @@
 /*
  * record.h: the message table: which C struct is which Avro record, and where it travels.
  *
- * How to add a record, in this order: schemas/NAME.avsc; a row here (the compiler then names what is missing); the field
- * table in record_tables.c; a scenario; a corpus file for tests/fuzz. How to change one: schemas/README.md.
+ * How to add a record, in this order: schemas/NAME.avsc; a row here (the compiler then names what is missing); the
+ * field table in record_tables.c; a scenario; a corpus file for tests/fuzz. How to change one: schemas/README.md.
  */
 #ifndef MYELIN_RECORD_H
 #define MYELIN_RECORD_H
+
+#include <jansson.h>
 
 #include "worker/base/arena.h"
 #include "worker/base/error.h"
@@ -58,10 +60,14 @@ void record_close(void);
 /* Adds the schema of another version; it is then found by its fingerprint. */
 bool record_schema_add(struct str text, struct error *error);
 
-/* `object` is the struct of that type. Avro single-object encoding, appended to `out`; ERROR_POISON when it does not fit. */
+/* `object` is the struct of that type. Avro single-object encoding, appended to `out`. ERROR_POISON: it does not fit,
+ * or a text in it is no valid UTF-8; nothing is appended then. */
 bool record_encode(enum record_type type, const void *object, struct buf *out, struct error *error);
 
 /* Any bytes. All texts in the arena. ERROR_POISON says why; ERROR_RETRY: a fingerprint that is not known (yet). */
 bool record_decode(struct str bytes, struct arena *arena, struct record *record, struct error *error);
+
+/* The struct of that type as JSON, a new reference: all fields of the schema by their names (see codec_json). */
+json_t *record_json(enum record_type type, const void *object);
 
 #endif

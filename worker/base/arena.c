@@ -8,8 +8,8 @@
 #include <sanitizer/asan_interface.h>
 
 #define ALIGNMENT 16u
-#define BLOCK_SIZE_FIRST ((size_t) 4 << 10)
-#define BLOCK_SIZE_MAX ((size_t) 256 << 10) /* of blocks shared by small allocations; also the most that a reset keeps */
+#define BLOCK_SIZE_FIRST ((size_t)4 << 10)
+#define BLOCK_SIZE_MAX ((size_t)256 << 10) /* of blocks shared by small allocations; also the most that a reset keeps */
 
 #ifdef __SANITIZE_ADDRESS__
 #define GAP ALIGNMENT
@@ -36,7 +36,7 @@ struct arena {
 static void *must(void *memory, size_t size)
 {
     if (memory == NULL) {
-        (void) fprintf(stderr, "out of memory: %zu bytes\n", size);
+        (void)fprintf(stderr, "out of memory: %zu bytes\n", size);
         abort();
     }
     return memory;
@@ -48,8 +48,8 @@ static void block_free(struct block *block)
     free(block);
 }
 
-/* A new block for at least `size` bytes. A large allocation gets a block of its own *behind* the top, so that the rest of
- * the top stays in use. */
+/* A new block for at least `size` bytes. A large allocation gets a block of its own *behind* the top, so that the rest
+ * of the top stays in use. */
 static struct block *block_new(struct arena *arena, size_t size)
 {
     size_t block_size = arena->top == NULL ? BLOCK_SIZE_FIRST : arena->top->size * 2;
@@ -129,7 +129,7 @@ void *arena_alloc(struct arena *arena, size_t size)
 
     if (size > SIZE_MAX / 2)
         must(NULL, size);
-    padded = (size + GAP + ALIGNMENT - 1) & ~(size_t) (ALIGNMENT - 1);
+    padded = (size + GAP + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     if (block == NULL || block->size - block->used < padded)
         block = block_new(arena, padded);
     data = block->data + block->used;
@@ -172,9 +172,9 @@ struct str arena_vprintf(struct arena *arena, const char *format, va_list argume
     va_end(again);
     if (size < 0)
         size = 0;
-    text = arena_alloc(arena, (size_t) size + 1);
-    (void) vsnprintf(text, (size_t) size + 1, format, arguments);
-    return (struct str){text, (size_t) size};
+    text = arena_alloc(arena, (size_t)size + 1);
+    (void)vsnprintf(text, (size_t)size + 1, format, arguments);
+    return (struct str){text, (size_t)size};
 }
 
 struct str arena_printf(struct arena *arena, const char *format, ...)

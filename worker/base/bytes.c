@@ -30,7 +30,7 @@ int str_compare(struct str a, struct str b)
     return a.size < b.size ? -1 : a.size > b.size;
 }
 
-/* The size of the one well-formed UTF-8 sequence at `s` (RFC 3629: no surrogates, no overlong form, up to U+10FFFF), or 0. */
+/* The size of the well-formed UTF-8 sequence at `s` (RFC 3629: no surrogates, no overlong form, up to U+10FFFF), or 0. */
 static size_t sequence_size(const unsigned char *s, size_t size)
 {
     unsigned char low = 0x80, high = 0xbf;
@@ -62,7 +62,7 @@ static size_t sequence_size(const unsigned char *s, size_t size)
 
 size_t str_utf8_size(struct str text)
 {
-    const unsigned char *s = (const unsigned char *) text.data;
+    const unsigned char *s = (const unsigned char *)text.data;
     size_t at = 0;
 
     while (at < text.size) {
@@ -121,7 +121,7 @@ static bool make_room(struct buf *buf, size_t size)
         char *data = realloc(buf->data, capacity);
 
         if (data == NULL) {
-            (void) fprintf(stderr, "out of memory: %zu bytes\n", capacity);
+            (void)fprintf(stderr, "out of memory: %zu bytes\n", capacity);
             abort();
         }
         buf->data = data;
@@ -154,14 +154,14 @@ bool buf_printf(struct buf *buf, const char *format, ...)
     va_start(arguments, format);
     size = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
-    if (size < 0 || !make_room(buf, (size_t) size)) {
+    if (size < 0 || !make_room(buf, (size_t)size)) {
         buf->overflow = true;
         return false;
     }
     va_start(arguments, format);
-    (void) vsnprintf(buf->data + buf->size, (size_t) size + 1, format, arguments);
+    (void)vsnprintf(buf->data + buf->size, (size_t)size + 1, format, arguments);
     va_end(arguments);
-    buf->size += (size_t) size;
+    buf->size += (size_t)size;
     return true;
 }
 

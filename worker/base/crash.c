@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 #ifdef MYELIN_CRASH_POINTS
-void crash_point(const char *name) {
+void crash_point(const char *name)
+{
     static atomic_long reached; /* of the one point that the environment names, from any thread */
     const char *wanted = getenv("MYELIN_CRASH_AT");
     size_t size = strlen(name);

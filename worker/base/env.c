@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define NAME_SIZE_MAX 128
-#define VALUE_SIZE_MAX ((size_t)64 << 10)    /* of one variable or file (I7) */
+#define VALUE_SIZE_MAX ((size_t)64 << 10)     /* of one variable or file (I7) */
 #define EXPANDED_SIZE_MAX ((size_t)256 << 10) /* of the whole text */
 
 /* The size of the variable name that `text` starts with: [A-Za-z_][A-Za-z0-9_]*. */

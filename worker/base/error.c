@@ -6,7 +6,7 @@
 
 #include "worker/base/bytes.h"
 
-/* Error texts end up in log lines and in records, so they are one line of valid UTF-8 whatever was printed into them. */
+/* Error texts end up in log lines and in records: they are one line of valid UTF-8 whatever was printed into them. */
 static void clean(char *text)
 {
     size_t size = strlen(text), at = 0;
@@ -15,7 +15,7 @@ static void clean(char *text)
         size_t valid = str_utf8_size((struct str){text + at, size - at});
 
         for (size_t i = 0; i < valid; i++) {
-            unsigned char c = (unsigned char) text[at + i];
+            unsigned char c = (unsigned char)text[at + i];
 
             if (c < 0x20 || c == 0x7f)
                 text[at + i] = ' ';
@@ -34,7 +34,7 @@ bool error_set(struct error *error, enum error_class class, const char *format, 
         return false;
     error->class = class;
     va_start(arguments, format);
-    (void) vsnprintf(error->text, sizeof error->text, format, arguments);
+    (void)vsnprintf(error->text, sizeof error->text, format, arguments);
     va_end(arguments);
     clean(error->text);
     return false;
@@ -51,8 +51,8 @@ bool error_wrap(struct error *error, const char *format, ...)
     va_start(arguments, format);
     size = vsnprintf(text, sizeof text / 2, format, arguments);
     va_end(arguments);
-    size = size < 0 ? 0 : size < (int) sizeof text / 2 ? size : (int) sizeof text / 2 - 1;
-    (void) snprintf(text + size, sizeof text - (size_t) size, ": %s", error->text);
+    size = size < 0 ? 0 : size < (int)sizeof text / 2 ? size : (int)sizeof text / 2 - 1;
+    (void)snprintf(text + size, sizeof text - (size_t)size, ": %s", error->text);
     text[sizeof error->text - 1] = '\0';
     memcpy(error->text, text, sizeof error->text);
     clean(error->text);

@@ -8,7 +8,7 @@
 static void must(int worked)
 {
     if (worked != 1) {
-        (void) fprintf(stderr, "libcrypto cannot compute SHA-256\n");
+        (void)fprintf(stderr, "libcrypto cannot compute SHA-256\n");
         abort();
     }
 }
@@ -35,7 +35,7 @@ struct str hash_parts(struct arena *arena, const struct str *parts, size_t count
         unsigned char size[8];
 
         for (size_t byte = 0; byte < sizeof size; byte++)
-            size[byte] = (unsigned char) ((uint64_t) parts[i].size >> (56 - 8 * byte));
+            size[byte] = (unsigned char)((uint64_t)parts[i].size >> (56 - 8 * byte));
         must(EVP_DigestUpdate(context, size, sizeof size));
         must(EVP_DigestUpdate(context, parts[i].data, parts[i].size));
     }

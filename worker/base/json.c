@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The depth of `text`, before jansson recurses into it. Brackets inside of strings do not count; text that is no JSON gives
- * some number and is refused by the parser. */
+/* The depth of `text`, before jansson recurses into it. Brackets inside of strings do not count; text that is no JSON
+ * gives some number and is refused by the parser. */
 static size_t depth_of(struct str text)
 {
     size_t depth = 0, deepest = 0;
@@ -39,11 +39,11 @@ json_t *json_read(struct str text, size_t size_max, struct error *error)
     char *near_what;
 
     if (text.size > size_max) {
-        (void) error_set(error, ERROR_POISON, "JSON of %zu bytes; at most %zu are allowed", text.size, size_max);
+        (void)error_set(error, ERROR_POISON, "JSON of %zu bytes; at most %zu are allowed", text.size, size_max);
         return NULL;
     }
     if (depth_of(text) > JSON_DEPTH_MAX) {
-        (void) error_set(error, ERROR_POISON, "JSON nested over %d deep", JSON_DEPTH_MAX);
+        (void)error_set(error, ERROR_POISON, "JSON nested over %d deep", JSON_DEPTH_MAX);
         return NULL;
     }
     value = json_loadb(text.data == NULL ? "" : text.data, text.size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
@@ -53,7 +53,7 @@ json_t *json_read(struct str text, size_t size_max, struct error *error)
     near_what = strstr(why.text, " near ");
     if (near_what != NULL)
         *near_what = '\0';
-    (void) error_set(error, ERROR_POISON, "not valid JSON at line %d, column %d: %s", why.line, why.column, why.text);
+    (void)error_set(error, ERROR_POISON, "not valid JSON at line %d, column %d: %s", why.line, why.column, why.text);
     return NULL;
 }
 
@@ -70,17 +70,17 @@ static void put_real(struct dump *dump, double real)
     char text[40];
 
     if (dump->canonical && fabs(real) <= 9007199254740992.0 && floor(real) == real) {
-        (void) buf_printf(&dump->out, "%.0f", real == 0 ? 0.0 : real);
+        (void)buf_printf(&dump->out, "%.0f", real == 0 ? 0.0 : real);
         return;
     }
     for (int digits = 15; digits <= 17; digits++) {
-        (void) snprintf(text, sizeof text, "%.*g", digits, real);
+        (void)snprintf(text, sizeof text, "%.*g", digits, real);
         if (strtod(text, NULL) == real)
             break;
     }
+    (void)buf_puts(&dump->out, text);
     if (strpbrk(text, ".e") == NULL)
-        (void) strcat(text, ".0");
-    (void) buf_puts(&dump->out, text);
+        (void)buf_puts(&dump->out, ".0");
 }
 
 /* RFC 8259: what must be escaped is; all else stays UTF-8. */
@@ -88,43 +88,43 @@ static void put_string(struct dump *dump, const char *text, size_t size)
 {
     size_t done = 0;
 
-    (void) buf_put(&dump->out, "\"", 1);
+    (void)buf_put(&dump->out, "\"", 1);
     for (size_t i = 0; i < size; i++) {
         static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
-        unsigned char c = (unsigned char) text[i];
+        unsigned char c = (unsigned char)text[i];
         const char *found;
 
         if (c >= 0x20 && c != '"' && c != '\\')
             continue;
-        (void) buf_put(&dump->out, text + done, i - done);
+        (void)buf_put(&dump->out, text + done, i - done);
         done = i + 1;
         found = memchr(special, c, sizeof special - 1);
         if (found != NULL)
-            (void) buf_put(&dump->out, (char[]){'\\', letters[found - special]}, 2);
+            (void)buf_put(&dump->out, (char[]){'\\', letters[found - special]}, 2);
         else
-            (void) buf_printf(&dump->out, "\\u%04x", (unsigned) c);
+            (void)buf_printf(&dump->out, "\\u%04x", (unsigned)c);
     }
-    (void) buf_put(&dump->out, text + done, size - done);
-    (void) buf_put(&dump->out, "\"", 1);
+    (void)buf_put(&dump->out, text + done, size - done);
+    (void)buf_put(&dump->out, "\"", 1);
 }
 
 static int compare_keys(const void *a, const void *b)
 {
-    return strcmp(*(const char *const *) a, *(const char *const *) b);
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 static void put_member(struct dump *dump, const json_t *object, const char *key, bool first)
 {
     if (!first)
-        (void) buf_put(&dump->out, ",", 1);
+        (void)buf_put(&dump->out, ",", 1);
     put_string(dump, key, strlen(key));
-    (void) buf_put(&dump->out, ":", 1);
+    (void)buf_put(&dump->out, ":", 1);
     put_value(dump, json_object_get(object, key));
 }
 
 static void put_object(struct dump *dump, const json_t *value)
 {
-    json_t *object = (json_t *) value; /* iteration asks for it; it is not changed */
+    json_t *object = (json_t *)value; /* iteration asks for it; it is not changed */
     size_t count = json_object_size(object), i = 0;
     const char **keys = ARENA_ARRAY(dump->arena, count, const char *);
 
@@ -132,21 +132,21 @@ static void put_object(struct dump *dump, const json_t *value)
         keys[i++] = json_object_iter_key(at);
     if (dump->canonical && count > 1)
         qsort(keys, count, sizeof keys[0], compare_keys);
-    (void) buf_put(&dump->out, "{", 1);
+    (void)buf_put(&dump->out, "{", 1);
     for (i = 0; i < count; i++)
         put_member(dump, object, keys[i], i == 0);
-    (void) buf_put(&dump->out, "}", 1);
+    (void)buf_put(&dump->out, "}", 1);
 }
 
 static void put_array(struct dump *dump, const json_t *array)
 {
-    (void) buf_put(&dump->out, "[", 1);
+    (void)buf_put(&dump->out, "[", 1);
     for (size_t i = 0; i < json_array_size(array); i++) {
         if (i > 0)
-            (void) buf_put(&dump->out, ",", 1);
+            (void)buf_put(&dump->out, ",", 1);
         put_value(dump, json_array_get(array, i));
     }
-    (void) buf_put(&dump->out, "]", 1);
+    (void)buf_put(&dump->out, "]", 1);
 }
 
 static void put_value(struct dump *dump, const json_t *value)
@@ -162,19 +162,19 @@ static void put_value(struct dump *dump, const json_t *value)
         put_string(dump, json_string_value(value), json_string_length(value));
         break;
     case JSON_INTEGER:
-        (void) buf_printf(&dump->out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        (void)buf_printf(&dump->out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         break;
     case JSON_REAL:
         put_real(dump, json_real_value(value));
         break;
     case JSON_TRUE:
-        (void) buf_puts(&dump->out, "true");
+        (void)buf_puts(&dump->out, "true");
         break;
     case JSON_FALSE:
-        (void) buf_puts(&dump->out, "false");
+        (void)buf_puts(&dump->out, "false");
         break;
     case JSON_NULL:
-        (void) buf_puts(&dump->out, "null");
+        (void)buf_puts(&dump->out, "null");
         break;
     }
 }

@@ -34,7 +34,7 @@ static bool put(struct line *line, const char *text, size_t size)
 static bool is_plain(struct str value)
 {
     for (size_t i = 0; i < value.size; i++) {
-        unsigned char c = (unsigned char) value.data[i];
+        unsigned char c = (unsigned char)value.data[i];
 
         if (c <= ' ' || c == '"' || c == '\\' || c == '=' || c == 0x7f)
             return false;
@@ -47,18 +47,18 @@ static bool put_quoted(struct line *line, struct str value)
     bool fits = put(line, "\"", 1);
 
     for (size_t i = 0; fits && i < value.size; i++) {
-        unsigned char c = (unsigned char) value.data[i];
+        unsigned char c = (unsigned char)value.data[i];
         char escape[8];
 
         if (c == '"' || c == '\\') {
-            fits = put(line, (char[]){'\\', (char) c}, 2);
+            fits = put(line, (char[]){'\\', (char)c}, 2);
         } else if (c == '\n') {
             fits = put(line, "\\n", 2);
         } else if (c < 0x20 || c == 0x7f) {
-            (void) snprintf(escape, sizeof escape, "\\x%02x", (unsigned) c);
+            (void)snprintf(escape, sizeof escape, "\\x%02x", (unsigned)c);
             fits = put(line, escape, 4);
         } else {
-            fits = put(line, (const char *) &value.data[i], 1);
+            fits = put(line, (const char *)&value.data[i], 1);
         }
     }
     return fits && put(line, "\"", 1);
@@ -91,7 +91,7 @@ static void put_field(struct line *line, const struct logline_field *field)
     } else if (fits) {
         int size = snprintf(number, sizeof number, "%" PRId64, field->number);
 
-        fits = put(line, number, (size_t) size);
+        fits = put(line, number, (size_t)size);
     }
     if (!fits) {
         line->size = before;
@@ -106,16 +106,16 @@ static void put_time(struct line *line)
     char text[64];
     size_t size;
 
-    (void) clock_gettime(CLOCK_REALTIME, &now);
-    (void) gmtime_r(&now.tv_sec, &utc);
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    (void)gmtime_r(&now.tv_sec, &utc);
     size = strftime(text, sizeof text, "time=%Y-%m-%dT%H:%M:%S", &utc);
-    (void) snprintf(text + size, sizeof text - size, ".%03dZ", (int) (now.tv_nsec / 1000000));
-    (void) put(line, text, strlen(text));
+    (void)snprintf(text + size, sizeof text - size, ".%03dZ", (int)(now.tv_nsec / 1000000));
+    (void)put(line, text, strlen(text));
 }
 
 void logline_level(enum logline_level lowest)
 {
-    atomic_store(&level_lowest, (int) lowest);
+    atomic_store(&level_lowest, (int)lowest);
 }
 
 void logline_write(enum logline_level level, const char *event, const struct logline_field *fields, size_t count)
@@ -124,7 +124,7 @@ void logline_write(enum logline_level level, const char *event, const struct log
     struct line line;
     int saved = errno;
 
-    if ((int) level < atomic_load(&level_lowest))
+    if ((int)level < atomic_load(&level_lowest))
         return;
     line.size = 0;
     line.cut = false;
