@@ -10,6 +10,7 @@ PREFIX       ?= /usr/local
 FUZZ_SECONDS ?= 30
 words_of_variant := $(subst -, ,$(VARIANT))
 B := build$(VARIANT:%=/%)
+crash := $(VARIANT:%=%-)crash
 
 ifeq ($(origin CC),default)
 CC := $(if $(filter clang fuzz,$(words_of_variant)),clang,gcc)
@@ -95,7 +96,7 @@ $(doubles): $(B)/tests/%: $$(call obj,$$(call double_of,$$*) $(common))
 $(replays): EXTRA_LIBS = $(if $(COVER),-fsanitize=fuzzer)
 $(replays): $(B)/%: $(B)/obj/%.o $(if $(COVER),,$(B)/obj/tests/fuzz/replay.o)
 
-$(B)/obj/%.o: %.c Makefile build/deps.mk
+$(B)/obj/%.o: %.c Makefile build/deps.mk | $(if $(filter clang,$(CC)),build/setup-lint)
 	@echo "  CC    $<"
 	@mkdir -p $(@D)
 	@$(COMPILE) -MMD -MP -c -o $@ $<
@@ -123,8 +124,8 @@ demo: all doubles build/venv/ready kafka ## the whole story on a real Kafka and 
 
 ##@ Trust it
 test: all doubles tests build/venv/ready kafka ## every test, with servers of its own
-	@$(MAKE) --no-print-directory VARIANT=crash all
-	@tests/run
+	@$(MAKE) --no-print-directory VARIANT=$(crash) all
+	@MYELIN_BUILD=$(B) MYELIN_BUILD_CRASH=build/$(crash) tests/run
 check: doubles tests ## what needs no server: unit, scenario, fuzz corpus
 	@MYELIN_BUILD=$(B) tests/run check
 lint: ## both compilers, formatting, clang-tidy and the project's own rules
