@@ -10,6 +10,22 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("MYELIN_BUILD", "build")
 
 
+def holds_connection(pid, port):
+    """Whether the process has the TCP connection on 127.0.0.1 whose own port this is."""
+    inodes = set()
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port:
+            inodes.add(f"socket:[{fields[9]}]")
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(fd) in inodes:
+                return True
+        except FileNotFoundError:  # closed meanwhile
+            pass
+    return False
+
+
 class Double:
     """One running double: Double("tool_double", directory, script=[...]) -> .url, .ledger(), .stop()."""
 
