@@ -3,9 +3,11 @@
 import concurrent.futures
 import http.client
 import json
+import os
 import socket
 import subprocess
 import time
+import uuid
 
 import pytest
 from doubles import BUILD, Double
@@ -515,3 +517,35 @@ def test_many_wait_at_once(tools):
         s.close()
     with open(f"/proc/{double.process.pid}/status") as status:
         assert "Threads:\t1\n" in status.read()
+
+
+@pytest.mark.skipif("MYELIN_KAFKA" not in os.environ, reason="MYELIN_KAFKA: no broker")
+def test_plain_loop_sends_twice(tools):
+    """The demo's control: killed while its call is in flight and started again, it calls again; then it is done."""
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    admin_module = pytest.importorskip("confluent_kafka.admin")
+    brokers, name = os.environ["MYELIN_KAFKA"], f"plain-{uuid.uuid4()}"
+    topics = [f"{name}.in", f"{name}.out"]
+    admin = admin_module.AdminClient({"bootstrap.servers": brokers})
+    for created in admin.create_topics([admin_module.NewTopic(topic, 1, 1) for topic in topics]).values():
+        created.result()
+    producer = confluent_kafka.Producer({"bootstrap.servers": brokers})
+    producer.produce(topics[0], b'{"to": "jane@acme.example"}')
+    producer.flush()
+    double = tools([{"match": {"tool": "send", "nth": 1}, "answer": {"act_and_not_answer": "hold"}}])
+    options = ["--brokers", brokers, "--group", name, "--in", topics[0], "--out", topics[1], "--url", f"{double.url}/send"]
+    for event in ("acted", "answered"):
+        loop = subprocess.Popen([BUILD / "tests" / "plain_loop", *options])
+        try:
+            double.wait_for(event, seconds=20)
+            if event == "answered":
+                consumer = confluent_kafka.Consumer({"bootstrap.servers": brokers, "group.id": name + "-reader"})
+                consumer.assign([confluent_kafka.TopicPartition(topics[1], 0, confluent_kafka.OFFSET_BEGINNING)])
+                messages = consumer.consume(1, 10)
+                consumer.close()
+                assert json.loads(messages[0].value())["status"] == "sent"
+        finally:
+            loop.kill()
+            loop.wait()
+    assert len(double.ledger("acted", tool="send")) == 2
+    admin.delete_topics(topics)
