@@ -22,7 +22,8 @@ ifneq ($(filter asan fuzz,$(words_of_variant)),)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 COVER    := $(if $(filter fuzz,$(words_of_variant)),-fsanitize=fuzzer-no-link)
-COMPILE   = $(CC) -std=c11 $(DEFINES) -I. $(PKG_CFLAGS) $(WARNINGS) $(CFLAGS) $(SANITIZE) $(COVER)
+SECTIONS := $(if $(filter lint,$(words_of_variant)),-ffunction-sections -fdata-sections) # for tests/pure.py
+COMPILE   = $(CC) -std=c11 $(DEFINES) -I. $(PKG_CFLAGS) $(WARNINGS) $(CFLAGS) $(SANITIZE) $(COVER) $(SECTIONS)
 LINK      = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS)
 PACKAGES := rdkafka hiredis avro-c libcurl libconfig jansson libcrypto
 
