@@ -44,7 +44,7 @@ static bool put_file(struct buf *out, const char *pointer, bool *found, struct e
     /* O_NONBLOCK: a FIFO in its place must not hold up whoever asks. */
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return error_set(error, ERROR_FATAL, "cannot open the file that %s names: %s", pointer, strerror(errno));
+        return error_set(error, ERROR_FATAL, "cannot open the file that %s names: %s", pointer, strerrordesc_np(errno));
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         (void)close(fd);
         return error_set(error, ERROR_FATAL, "what %s names is no regular file", pointer);
@@ -56,7 +56,7 @@ static bool put_file(struct buf *out, const char *pointer, bool *found, struct e
     }
     (void)close(fd);
     if (got < 0)
-        return error_set(error, ERROR_FATAL, "cannot read the file that %s names: %s", pointer, strerror(errno));
+        return error_set(error, ERROR_FATAL, "cannot read the file that %s names: %s", pointer, strerrordesc_np(errno));
     if (size > VALUE_SIZE_MAX)
         return error_set(error, ERROR_FATAL, "the file that %s names is over %zu bytes", pointer, VALUE_SIZE_MAX);
     if (size > 0 && value[size - 1] == '\n')

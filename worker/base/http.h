@@ -18,8 +18,9 @@ struct http_request {
     struct str body; /* STR_NONE = none */
     int64_t timeout_ms;
     size_t answer_size_max;
-    bool write;                 /* a write effect */
-    int64_t send_until_boot_ms; /* write: not sent after this time (clock_boot_ms) */
+    bool write; /* a write effect */
+    int64_t
+        send_until_boot_ms; /* write: not sent after this time (clock_boot_ms), and given up timeout_ms / 2 after it */
 };
 
 enum http_end {

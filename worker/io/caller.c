@@ -14,7 +14,6 @@
 #define CONNECTIONS_MAX_DEFAULT 1024
 #define CONNECTIONS_PER_HOST_MAX_DEFAULT 256
 #define CONNECT_TIMEOUT_MS_DEFAULT 5000
-#define POOL_MAX 64 /* easy handles kept for the next calls */
 
 struct caller_call {
     struct caller *caller;
@@ -31,8 +30,9 @@ struct caller {
     CURLM *multi;
     int epoll_fd, wake_fd; /* wake_fd: an eventfd that says "call caller_tick sooner than you were told" */
     uint32_t tag;
-    struct caller_call *calls, *pool;
-    int32_t calls_count, pool_count;
+    struct caller_call *calls;
+    struct caller_call *pool; /* for the next calls; as many as were once in flight at the same time */
+    int32_t calls_count;
     int64_t timer_ms;    /* when libcurl wants to be called; INT64_MAX = never */
     int64_t deadline_ms; /* no call's deadline is earlier; may be too early, then a look at all of them corrects it */
     int64_t promised_ms; /* what the last caller_tick returned */
@@ -99,10 +99,10 @@ static void unlink_call(struct caller_call *call)
     struct caller *caller = call->caller;
 
     (void)curl_multi_remove_handle(caller->multi, call->easy.curl);
-    if (call->before != NULL)
-        call->before->after = call->after;
-    else
+    if (caller->calls == call)
         caller->calls = call->after;
+    else
+        call->before->after = call->after;
     if (call->after != NULL)
         call->after->before = call->before;
     caller->calls_count--;
@@ -113,14 +113,8 @@ static void recycle(struct caller_call *call)
     struct caller *caller = call->caller;
 
     caller_easy_clear(&call->easy);
-    if (caller->pool_count >= POOL_MAX) {
-        caller_easy_free(&call->easy);
-        free(call);
-        return;
-    }
     call->after = caller->pool;
     caller->pool = call;
-    caller->pool_count++;
 }
 
 static void answer(struct caller_call *call, CURLcode code, bool timed_out)
@@ -150,26 +144,28 @@ static void answer_finished(struct caller *caller)
     }
 }
 
+/* A call whose time is up, or NULL; then `deadline_ms` is the earliest of those that are left. */
+static struct caller_call *overdue(struct caller *caller, int64_t at_ms)
+{
+    if (at_ms < caller->deadline_ms)
+        return NULL;
+    caller->deadline_ms = INT64_MAX;
+    for (struct caller_call *call = caller->calls; call != NULL; call = call->after) {
+        if (call->deadline_ms < caller->deadline_ms)
+            caller->deadline_ms = call->deadline_ms;
+        if (call->deadline_ms <= at_ms)
+            return call;
+    }
+    return NULL;
+}
+
 /* libcurl has timeouts of its own, but none for a request that waits for a free connection. */
 static void answer_overdue(struct caller *caller, int64_t at_ms)
 {
-    bool again = true;
+    struct caller_call *call;
 
-    if (at_ms < caller->deadline_ms)
-        return;
-    /* `done` may start and cancel calls: begin again after each one. */
-    while (again) {
-        again = false;
-        caller->deadline_ms = INT64_MAX;
-        for (struct caller_call *call = caller->calls; call != NULL && !again; call = call->after) {
-            if (call->deadline_ms <= at_ms) {
-                answer(call, CURLE_OPERATION_TIMEDOUT, true);
-                again = true;
-            } else if (call->deadline_ms < caller->deadline_ms) {
-                caller->deadline_ms = call->deadline_ms;
-            }
-        }
-    }
+    while ((call = overdue(caller, at_ms)) != NULL)
+        answer(call, CURLE_OPERATION_TIMEDOUT, true);
 }
 
 /* A write must be over when the time after which others may act has come: see ledger.h for the sum. */
@@ -189,7 +185,6 @@ static struct caller_call *new_call(struct caller *caller, struct error *error)
 
     if (call != NULL) {
         caller->pool = call->after;
-        caller->pool_count--;
         return call;
     }
     call = calloc(1, sizeof *call);
@@ -284,10 +279,10 @@ int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
     return caller->promised_ms;
 }
 
-#define SET(option, value)                                                                                   \
-    do {                                                                                                     \
-        if (code == CURLM_OK)                                                                                \
-            code = curl_multi_setopt(caller->multi, option, value);                                          \
+#define SET(option, value)                                                                                             \
+    do {                                                                                                               \
+        if (code == CURLM_OK)                                                                                          \
+            code = curl_multi_setopt(caller->multi, option, value);                                                    \
     } while (0)
 
 static CURLMcode set_multi(struct caller *caller)
@@ -314,7 +309,8 @@ struct caller *caller_open(const struct caller_settings *settings, int epoll_fd,
         (void)error_set(error, ERROR_FATAL, "libcurl does not start");
         return NULL;
     }
-    (void)signal(SIGPIPE, SIG_IGN); /* OpenSSL writes to sockets that the other side may have closed */
+    /* OpenSSL writes to sockets that the other side may have closed. */
+    (void)sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     *caller = (struct caller){.settings = *settings, .epoll_fd = epoll_fd, .tag = tag, .wake_fd = -1};
     caller->timer_ms = caller->deadline_ms = caller->promised_ms = INT64_MAX;
     if (caller->settings.connections_max <= 0)
@@ -329,24 +325,32 @@ struct caller *caller_open(const struct caller_settings *settings, int epoll_fd,
     if (caller->multi == NULL || caller->wake_fd < 0 || set_multi(caller) != CURLM_OK ||
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, caller->wake_fd, &event) != 0) {
         caller_close(caller);
-        (void)error_set(error, ERROR_FATAL, "the HTTP client does not start: %s", strerror(errno));
+        (void)error_set(error, ERROR_FATAL, "the HTTP client does not start: %s", strerrordesc_np(errno));
         return NULL;
     }
     return caller;
 }
 
+static void free_call(struct caller_call *call)
+{
+    caller_easy_free(&call->easy);
+    free(call);
+}
+
 void caller_close(struct caller *caller)
 {
-    struct caller_call *call;
+    struct caller_call *after;
 
     if (caller == NULL)
         return;
-    while (caller->calls != NULL)
-        caller_cancel(caller->calls);
-    while ((call = caller->pool) != NULL) {
-        caller->pool = call->after;
-        caller_easy_free(&call->easy);
-        free(call);
+    for (struct caller_call *call = caller->calls; call != NULL; call = after) {
+        after = call->after;
+        (void)curl_multi_remove_handle(caller->multi, call->easy.curl);
+        free_call(call);
+    }
+    for (struct caller_call *call = caller->pool; call != NULL; call = after) {
+        after = call->after;
+        free_call(call);
     }
     if (caller->multi != NULL)
         (void)curl_multi_cleanup(caller->multi);

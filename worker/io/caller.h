@@ -1,9 +1,13 @@
 /*
  * caller.h: HTTP calls, by libcurl multi on the loop's epoll. Knows nothing of models and tools.
  *
- * Verified TLS, http and https only, no redirects, no proxy surprises, bounded answers. A write goes out on a fresh
- * connection (libcurl silently sends a request again when a reused connection turns out dead), and not after its limit:
- * checked right before the request leaves (CURLOPT_PREREQFUNCTION).
+ * Verified TLS, http and https only, no redirects, bounded answers. A write goes out on a fresh HTTP/1.1 connection (libcurl
+ * silently sends a request again when a reused connection turns out dead, or an HTTP/2 stream was refused), and not after
+ * its limit: checked right before the request leaves (CURLOPT_PREREQFUNCTION), which also refuses a second sending. It is
+ * given up half its timeout after that limit at the latest: ledger.h has the sum.
+ *
+ * Proxies are those of the environment (http_proxy, https_proxy, no_proxy), as for every program on the machine; but a
+ * loopback address is always called directly. SIGPIPE is ignored from caller_open on.
  */
 #ifndef MYELIN_IO_CALLER_H
 #define MYELIN_IO_CALLER_H
@@ -32,12 +36,13 @@ int64_t caller_tick(struct caller *caller, int64_t now_mono_ms); /* when to call
 
 typedef void caller_done(void *context, const struct http_answer *answer);
 
-/* Calls `done` exactly once, from caller_ready or caller_tick, never from within; caller_cancel makes it never come. NULL
- * with `error` when the request cannot even be formed. */
+/* Copies the request. Calls `done` exactly once, from caller_ready or caller_tick, never from within; caller_cancel makes it
+ * never come. The answer is valid during the call only. NULL with `error` when the request cannot even be formed
+ * (ERROR_POISON), or libcurl has no memory (ERROR_FATAL). */
 struct caller_call;
 struct caller_call *caller_start(struct caller *caller, const struct http_request *request, caller_done *done,
                                  void *context, struct error *error);
-void caller_cancel(struct caller_call *call);
+void caller_cancel(struct caller_call *call); /* NULL is fine; what was sent stays sent */
 int32_t caller_in_flight(const struct caller *caller);
 
 #endif

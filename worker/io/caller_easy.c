@@ -17,6 +17,7 @@
 /* The last moment before the request leaves: the connection stands, TLS and proxy included, nothing of the request is out.
  * A second time would be a repetition that nobody ordered (libcurl does that when a reused connection proves dead): reads
  * may, a write never. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's signature */
 static int about_to_send(void *context, char *remote_ip, char *local_ip, int remote_port, int local_port)
 {
     struct caller_easy *easy = context;
@@ -212,16 +213,16 @@ static bool add_headers(struct caller_easy *easy, const struct http_request *req
 
         if (!is_token(header->name) || !is_header_value(header->value)) {
             buf_free(&line);
-            return error_set(error, ERROR_POISON, "header %zu (%.40s): a name of letters, digits and dashes and a value "
-                             "without control characters are allowed", i + 1,
-                             is_token(header->name) ? header->name.data : "its name is not valid");
+            return error_set(error, ERROR_POISON,
+                             "header %zu (%.40s): a name of letters, digits and dashes and a value "
+                             "without control characters are allowed",
+                             i + 1, is_token(header->name) ? header->name.data : "its name is not valid");
         }
         typed = typed || (header->name.size == 12 && strncasecmp(header->name.data, "content-type", 12) == 0);
         buf_clear(&line);
         /* "Name;" is libcurl's way to say a header without a value. */
-        fits = header->value.size > 0
-                   ? buf_printf(&line, "%.*s: %.*s", STR_ARG(header->name), STR_ARG(header->value))
-                   : buf_printf(&line, "%.*s;", STR_ARG(header->name));
+        fits = header->value.size > 0 ? buf_printf(&line, "%.*s: %.*s", STR_ARG(header->name), STR_ARG(header->value))
+                                      : buf_printf(&line, "%.*s;", STR_ARG(header->name));
         fits = fits && add_line(easy, line.data);
     }
     buf_free(&line);
@@ -251,10 +252,10 @@ static CURLcode set_method(CURL *curl, struct str method, struct str body)
     return code;
 }
 
-#define SET(option, value)                                                                                   \
-    do {                                                                                                     \
-        if (code == CURLE_OK)                                                                                \
-            code = curl_easy_setopt(easy->curl, option, value);                                              \
+#define SET(option, value)                                                                                             \
+    do {                                                                                                               \
+        if (code == CURLE_OK)                                                                                          \
+            code = curl_easy_setopt(easy->curl, option, value);                                                        \
     } while (0)
 
 /* What holds for every request. */

@@ -10,8 +10,8 @@
 #include "worker/io/caller.h"
 
 /* I7 */
-#define CALLER_HEADERS_SIZE_MAX ((size_t)64 << 10)                 /* of an answer, all lines together */
-#define CALLER_RETRY_AFTER_MS_MAX ((int64_t)24 * 3600 * 1000)      /* a longer wish is cut to this */
+#define CALLER_HEADERS_SIZE_MAX ((size_t)64 << 10)            /* of an answer, all lines together */
+#define CALLER_RETRY_AFTER_MS_MAX ((int64_t)24 * 3600 * 1000) /* a longer wish is cut to this */
 
 struct caller_easy {
     CURL *curl; /* owned; reused from call to call */
@@ -27,7 +27,7 @@ struct caller_easy {
     int64_t retry_after_s_ms, retry_after_ms; /* from Retry-After, from retry-after-ms; 0 = none */
     struct buf body;
     size_t body_out, body_out_size; /* sent so far, of; crash builds only */
-    char said[CURL_ERROR_SIZE]; /* libcurl's own words */
+    char said[CURL_ERROR_SIZE];     /* libcurl's own words */
     char reason[CURL_ERROR_SIZE + 64];
     char *secret_user, *secret_query; /* parts of the URL that no reason may show; curl_free */
 };
