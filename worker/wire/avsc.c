@@ -277,12 +277,9 @@ static const struct avsc_node *parse_union(struct parse *parse, const json_t *js
 
 static const struct avsc_node *parse_object(struct parse *parse, const json_t *json, struct str space)
 {
-    const json_t *inner = json_object_get(json, "type");
     struct str name = json_member_str(parse->arena, json, "type");
     enum avsc_type type;
 
-    if (json_is_object(inner) || json_is_array(inner)) /* {"type": {...}}: only wrapped */
-        return parse_type(parse, inner, space);
     if (!find_type(name, AVSC_MAP, &type))
         return name.data == NULL ? refuse(parse, "no type in", STR("an object")) : parse_name(parse, name, space);
     switch (type) {
