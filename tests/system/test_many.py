@@ -1,0 +1,40 @@
+"""Many runs at once through two workers: each e-mail once."""
+
+import json
+
+from doubles import ROOT
+from harness import Space, wait_until
+from history import History, rebuild
+from test_boundary import CONTRACT, INPUT, NAME, SCRIPT, fast
+
+RUNS = 100
+
+
+def test_a_hundred_runs_at_once(tmp_path):
+    with Space(tmp_path, partitions=4) as space:
+        tools = space.double("tool_double")
+        space.double("model_double", script=fast(SCRIPT))
+        space.create().publish(CONTRACT)
+        for slot in ("a", "b"):
+            space.worker(slot)
+        runs = [space.start(NAME, INPUT, run=f"run-{i:03d}") for i in range(RUNS)]
+        done = set()
+
+        def all_decided():
+            for waiting in space.json("approvals"):
+                if waiting["run"] not in done:
+                    space.cli("approve", waiting["run"], "approve_final_email")
+                    done.add(waiting["run"])
+            return len(done) == RUNS
+
+        wait_until("every run was approved", all_decided, 120, every=0.2)
+        ended = {"completed"}
+        wait_until("every run ended", lambda: {r["status"] for r in space.json("runs")} <= ended, 120, every=0.3)
+        history = History(space).drain()
+        facts = history.facts()
+        history.close()
+        states = [rebuild(facts, run) for run in runs]
+        assert [(s["status"], s["gaps"], s["repeats"]) for s in states] == [("completed", 0, 0)] * RUNS
+        sent = [line["run"] for line in tools.ledger("acted", tool="send")]
+        assert sorted(sent) == sorted(runs)
+        assert space.json("dead", "list") == []
