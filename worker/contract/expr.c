@@ -15,7 +15,7 @@
 #include "worker/contract/expr_watchdog.h"
 
 #define BUCKETS 1024
-#define PLAIN_SIZE_MAX 2048 /* of a message: more than an error's text holds */
+#define PLAIN_SIZE_MAX 2048             /* of a message: more than an error's text holds */
 #define SAFE_INTEGER 9007199254740992.0 /* 2^53: up to here a double holds every whole number */
 
 struct expr {
@@ -82,9 +82,9 @@ static void complain(void *context, jv message)
 {
     struct complaint *complaint = context;
 
-    if (jv_get_kind(message) == JV_KIND_STRING && complaint->text.data == NULL)
-        complaint->text =
-            arena_copy(complaint->arena, jv_string_value(message), (size_t)jv_string_length_bytes(jv_copy(message)));
+    if (jv_get_kind(message) == JV_KIND_STRING && complaint->text.size == 0)
+        complaint->text = arena_copy(complaint->arena, jv_string_value(message),
+                                     (size_t)jv_string_length_bytes(jv_copy(message)));
     jv_free(message);
 }
 
@@ -110,9 +110,15 @@ static struct str plain_words(struct arena *arena, struct str says)
     static const struct {
         const char *jq, *plain;
     } words[] = {
-        {" (Unix shell quoting issues?)", ""}, {"QQSTRING_START", "a string"}, {"QQSTRING_END", "the end of a string"},
-        {"$end", "end"},                   {"IDENT", "a name"},            {"FIELD", "a .field"},
-        {"LITERAL", "a number"},               {"FORMAT", "an @format"},       {"jq: error: ", ""},
+        {" (Unix shell quoting issues?)", ""},
+        {"QQSTRING_START", "a string"},
+        {"QQSTRING_END", "the end of a string"},
+        {"$end", "end"},
+        {"IDENT", "a name"},
+        {"FIELD", "a .field"},
+        {"LITERAL", "a number"},
+        {"FORMAT", "an @format"},
+        {"jq: error: ", ""},
     };
     struct buf plain;
     struct str copied;
@@ -144,7 +150,7 @@ static bool syntax_error(struct arena *arena, const struct expr_lexed *lexed, st
                          struct str says, struct error *error)
 {
     static const char marker[] = " at <top-level>, line ";
-    const char *at = says.data != NULL ? strstr(says.data, marker) : NULL;
+    const char *at = strstr(says.data, marker);
     const char *shown = at != NULL ? strchr(at, '\n') : NULL;
 
     if (shown == NULL)
@@ -178,16 +184,17 @@ static bool home_is_clean(struct error *error)
         return true;
     if (stat(path, &status) != 0 || !S_ISREG(status.st_mode))
         return true;
-    return error_set(error, ERROR_FATAL,
-                     "libjq would read %.200s, which may change what expressions mean: move it away, or set HOME to another directory",
-                     path);
+    return error_set(
+        error, ERROR_FATAL,
+        "libjq would read %.200s, which may change what expressions mean: move it away, or set HOME to another directory",
+        path);
 }
 
 static jq_state *compile(struct arena *arena, const struct expr_lexed *lexed, struct error *error)
 {
-    struct complaint complaint = {.arena = arena};
+    struct complaint complaint = {.arena = arena, .text = STR("")};
     struct str prelude = expr_allow_prelude(arena, lexed);
-    struct str source = arena_printf(arena, "%.*s%.*s", STR_ARG(prelude), STR_ARG(lexed->program));
+    struct str source = arena_printf(arena, "%s%s", prelude.data, lexed->program.data);
     jq_state *jq;
 
     if (!home_is_clean(error))
@@ -289,7 +296,8 @@ void expr_root_set(struct expr_root *root, const char *member, struct str json)
 
 static bool eval_error(const struct expr *expr, struct error *error, const char *says)
 {
-    return error_set(error, ERROR_POISON, "in `%.120s%s`: %s", expr->text.data, expr->text.size > 120 ? "..." : "", says);
+    return error_set(error, ERROR_POISON, "in `%.120s%s`: %s", expr->text.data, expr->text.size > 120 ? "..." : "",
+                     says);
 }
 
 /* jq_next gave no value: an error or the end. Takes `ended`. */
@@ -341,15 +349,18 @@ static bool begin(const struct expr *expr, const struct expr_root *root, struct 
     return true;
 }
 
-/* Over the text of a result: is a number in it one that jq may have rounded, or is it nested too deeply? NULL = fine. */
+/* Over the text of a result: what makes it a value that json_read refuses, or one that jq may have rounded. NULL = fine. */
 static const char *unsound(const char *json)
 {
     size_t depth = 0;
 
     for (const char *c = json; *c != '\0'; c++) {
         if (*c == '"') {
-            for (c++; *c != '"'; c++)
+            for (c++; *c != '"'; c++) {
+                if (strncmp(c, "\\u0000", 6) == 0)
+                    return "gives a text with a NUL character";
                 c += *c == '\\';
+            }
         } else if (*c == '[' || *c == '{') {
             if (++depth > JSON_DEPTH_MAX)
                 return "gives a value that is nested too deeply";
@@ -389,7 +400,8 @@ bool expr_eval(const struct expr *expr, const struct expr_root *root, struct exp
     return wrong == NULL || eval_error(expr, error, wrong);
 }
 
-bool expr_true(const struct expr *expr, const struct expr_root *root, struct expr_site site, bool *truth, struct error *error)
+bool expr_true(const struct expr *expr, const struct expr_root *root, struct expr_site site, bool *truth,
+               struct error *error)
 {
     jv value;
 

@@ -63,7 +63,8 @@ bool expr_eval(const struct expr *expr, const struct expr_root *root, struct exp
                struct str *json, struct error *error);
 
 /* As expr_eval, then jq's truth: everything but null and false is true. */
-bool expr_true(const struct expr *expr, const struct expr_root *root, struct expr_site site, bool *truth, struct error *error);
+bool expr_true(const struct expr *expr, const struct expr_root *root, struct expr_site site, bool *truth,
+               struct error *error);
 
 /* Of the calling thread. Its expressions are gone after this. */
 void expr_cache_free(void);

@@ -10,8 +10,8 @@ struct function {
 
 #define NO_ARGUMENT 0, 0
 #define ALL_ARGUMENTS 7, 7
-#define FIRST_OF_MORE 0, 1      /* f(generator; per element) and f(per element) */
-#define ALL_BUT_SECOND 5, 5     /* sub(regex; on the captures; flags) */
+#define FIRST_OF_MORE 0, 1  /* f(generator; per element) and f(per element) */
+#define ALL_BUT_SECOND 5, 5 /* sub(regex; on the captures; flags) */
 #define FIRST_ARGUMENT 1, 1
 
 static const struct function functions[] = {
@@ -122,16 +122,44 @@ static const char *const formats[] = {"text", "json", "html", "uri", "csv", "tsv
 static const struct refusal {
     const char *name, *why;
 } refusals[] = {
-    {"range", LOOPS},     {"limit", LOOPS},        {"while", LOOPS},           {"until", LOOPS},
-    {"repeat", LOOPS},    {"recurse", LOOPS},      {"foreach", LOOPS},         {"label", LOOPS},
-    {"break", LOOPS},     {"combinations", LOOPS}, {"recurse_down", LOOPS},    {"now", CLOCK},
-    {"localtime", CLOCK}, {"mktime", CLOCK},       {"gmtime", CLOCK},          {"strftime", CLOCK},
-    {"strptime", CLOCK},  {"date", CLOCK},         {"strflocaltime", CLOCK},   {"env", OUTSIDE},
-    {"ENV", OUTSIDE},     {"input", OUTSIDE},      {"inputs", OUTSIDE},        {"input_filename", OUTSIDE},
-    {"halt", OUTSIDE},    {"halt_error", OUTSIDE}, {"input_line_number", OUTSIDE}, {"get_search_list", OUTSIDE},
-    {"debug", PRINTS},    {"stderr", PRINTS},      {"def", PARTS},             {"import", PARTS},
-    {"include", PARTS},   {"module", PARTS},       {"modulemeta", PARTS},      {"__loc__", PARTS},
-    {"nan", NAN},         {"infinite", NAN},
+    {"range", LOOPS},
+    {"limit", LOOPS},
+    {"while", LOOPS},
+    {"until", LOOPS},
+    {"repeat", LOOPS},
+    {"recurse", LOOPS},
+    {"foreach", LOOPS},
+    {"label", LOOPS},
+    {"break", LOOPS},
+    {"combinations", LOOPS},
+    {"recurse_down", LOOPS},
+    {"now", CLOCK},
+    {"localtime", CLOCK},
+    {"mktime", CLOCK},
+    {"gmtime", CLOCK},
+    {"strftime", CLOCK},
+    {"strptime", CLOCK},
+    {"date", CLOCK},
+    {"strflocaltime", CLOCK},
+    {"env", OUTSIDE},
+    {"ENV", OUTSIDE},
+    {"input", OUTSIDE},
+    {"inputs", OUTSIDE},
+    {"input_filename", OUTSIDE},
+    {"halt", OUTSIDE},
+    {"halt_error", OUTSIDE},
+    {"input_line_number", OUTSIDE},
+    {"get_search_list", OUTSIDE},
+    {"debug", PRINTS},
+    {"stderr", PRINTS},
+    {"def", PARTS},
+    {"import", PARTS},
+    {"include", PARTS},
+    {"module", PARTS},
+    {"modulemeta", PARTS},
+    {"__loc__", PARTS},
+    {"nan", NAN},
+    {"infinite", NAN},
 };
 
 /*
@@ -172,7 +200,8 @@ static const struct mend {
      "def sub($re; by): sub($re; by; null); "
      "def gsub($re; by; $flags): sub($re; by; \"g\" + $flags); "
      "def gsub($re; by): sub($re; by; \"g\"); "},
-    {{"tonumber"}, "def __tonumber: tonumber; def tonumber: __tonumber | if isnan then error(\"NaN is no number\") else . end; "},
+    {{"tonumber"},
+     "def __tonumber: tonumber; def tonumber: __tonumber | if isnan then error(\"NaN is no number\") else . end; "},
     {{"fromjson"},
      "def __fromjson: fromjson; "
      "def fromjson: __fromjson | if any(.. | numbers; isnan) then error(\"NaN is no JSON\") else . end; "},
@@ -232,7 +261,8 @@ static struct str unknown(struct arena *arena, const struct expr_lexed *lexed, s
     struct str names[FUNCTIONS_COUNT + 3], near;
 
     if (after_dash(token, index))
-        return arena_printf(arena, "`-%.*s` subtracts; a name with a dash is read by .['like-this']", STR_ARG(token->text));
+        return arena_printf(arena, "`-%.*s` subtracts; a name with a dash is read by .['like-this']",
+                            STR_ARG(token->text));
     for (size_t i = 0; i < FUNCTIONS_COUNT; i++)
         names[i] = str_of(functions[i].name);
     names[FUNCTIONS_COUNT] = STR("true");
@@ -240,8 +270,10 @@ static struct str unknown(struct arena *arena, const struct expr_lexed *lexed, s
     names[FUNCTIONS_COUNT + 2] = STR("null");
     near = suggest_clause(arena, token->text, names, FUNCTIONS_COUNT + 3);
     if (near.size == 0 && !expr_token_is(token + 1, EXPR_OP, "("))
-        near = arena_printf(arena, "; a path begins with a dot (.%.*s), a text stands in single quotes", STR_ARG(token->text));
-    return arena_printf(arena, "`%.*s` is no function that an expression may call%.*s", STR_ARG(token->text), STR_ARG(near));
+        near = arena_printf(arena, "; a path begins with a dot (.%.*s), a text stands in single quotes",
+                            STR_ARG(token->text));
+    return arena_printf(arena, "`%.*s` is no function that an expression may call%.*s", STR_ARG(token->text),
+                        STR_ARG(near));
 }
 
 static bool check_ident(struct arena *arena, const struct expr_lexed *lexed, size_t index, struct error *error)
@@ -257,7 +289,8 @@ static bool check_ident(struct arena *arena, const struct expr_lexed *lexed, siz
                               : unknown(arena, lexed, index));
 }
 
-static bool check_format(struct arena *arena, const struct expr_lexed *lexed, const struct expr_token *token, struct error *error)
+static bool check_format(struct arena *arena, const struct expr_lexed *lexed, const struct expr_token *token,
+                         struct error *error)
 {
     struct str names[FORMATS_COUNT];
 
@@ -267,9 +300,10 @@ static bool check_format(struct arena *arena, const struct expr_lexed *lexed, co
             return true;
     }
     struct str near = suggest_clause(arena, token->text, names, FORMATS_COUNT);
-    return refuse(arena, lexed, token->at, error,
-                  arena_printf(arena, "@%.*s is no format%.*s (allowed: @text @json @html @uri @csv @tsv @sh @base64 @base64d)",
-                               STR_ARG(token->text), STR_ARG(near)));
+    return refuse(
+        arena, lexed, token->at, error,
+        arena_printf(arena, "@%.*s is no format%.*s (allowed: @text @json @html @uri @csv @tsv @sh @base64 @base64d)",
+                     STR_ARG(token->text), STR_ARG(near)));
 }
 
 /* $ENV and $__loc__ are jq's; any other variable is what the program binds it to. */

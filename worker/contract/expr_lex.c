@@ -24,14 +24,14 @@ struct lexer {
     struct error *error;
 };
 
-static const char *const keywords[] = {"as",     "import",  "include", "module", "def",   "if",  "then",
-                                       "else",   "elif",    "and",     "or",     "end",   "try", "catch",
+static const char *const keywords[] = {"as",     "import",  "include", "module", "def",    "if",  "then",
+                                       "else",   "elif",    "and",     "or",     "end",    "try", "catch",
                                        "reduce", "foreach", "label",   "break",  "__loc__"};
 
 /* Longest first: the first that fits is taken. */
-static const char *const operators[] = {"?//", "//=", "==", "!=", "//", "|=", "+=", "-=", "*=", "/=",
-                                        "%=",  "<=",  ">=", "..", ".",  "?",  "=",  ";",  ",",  ":",
-                                        "|",   "+",   "-",  "*",  "/",  "%",  "<",  ">"};
+static const char *const operators[] = {
+    "?//", "//=", "==", "!=", "//", "|=", "+=", "-=", "*=", "/=", "%=", "<=", ">=", "..",
+    ".",   "?",   "=",  ";",  ",",  ":",  "|",  "+",  "-",  "*",  "/",  "%",  "<",  ">"};
 
 bool expr_token_is(const struct expr_token *token, enum expr_token_kind kind, const char *text)
 {
@@ -162,8 +162,10 @@ static bool escape(struct lexer *lexer, char quote)
     } else if (c != '\0' && strchr("\"\\/bfnrt", c) != NULL) {
         copy(lexer, 2);
     } else {
-        return fail(lexer, lexer->at, "\\%c is no escape of a string (those are \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX \\( \\'); "
-                    "a backslash itself is written \\\\", c >= ' ' && c < 0x7f ? c : '?');
+        return fail(lexer, lexer->at,
+                    "\\%c is no escape of a string (those are \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX \\( \\'); "
+                    "a backslash itself is written \\\\",
+                    c >= ' ' && c < 0x7f ? c : '?');
     }
     lexer->levels[lexer->depth - 1].token->text = STR_NONE;
     return true;
@@ -302,8 +304,11 @@ static bool operator(struct lexer *lexer)
 static void name(struct lexer *lexer, char sigil)
 {
     size_t size = name_size(lexer, 1);
-    struct expr_token *added =
-        token(lexer, sigil == '.' ? EXPR_FIELD : sigil == '$' ? EXPR_VARIABLE : EXPR_FORMAT, 1, size);
+    struct expr_token *added = token(lexer,
+                                     sigil == '.'   ? EXPR_FIELD
+                                     : sigil == '$' ? EXPR_VARIABLE
+                                                    : EXPR_FORMAT,
+                                     1, size);
     bool digits = added->text.size > 1;
 
     for (size_t i = 1; i < added->text.size; i++)
@@ -362,8 +367,11 @@ bool expr_lex(struct arena *arena, struct str text, struct expr_lexed *lexed, st
 {
     struct lexer lexer = {.arena = arena, .text = text, .lexed = lexed, .error = error};
 
+    if (text.size == 0)
+        return error_set(error, ERROR_POISON, "an empty expression");
     if (text.size > EXPR_TEXT_SIZE_MAX)
-        return error_set(error, ERROR_POISON, "an expression of %zu bytes, the limit is %zu", text.size, EXPR_TEXT_SIZE_MAX);
+        return error_set(error, ERROR_POISON, "an expression of %zu bytes, the limit is %zu", text.size,
+                         EXPR_TEXT_SIZE_MAX);
     if (!check_bytes(&lexer))
         return false;
     /* Each byte gives at most two of the program and one token, or two tokens where \( opens (two bytes). */
@@ -379,7 +387,7 @@ bool expr_lex(struct arena *arena, struct str text, struct expr_lexed *lexed, st
         return unclosed(&lexer);
     token(&lexer, EXPR_END, 0, 0);
     lexer.source[lexer.program_size] = (uint32_t)text.size;
-    lexed->program = (struct str){lexer.program, lexer.program_size};
+    lexed->program = (struct str){lexer.program, lexer.program_size}; /* the array is zeroed: a NUL follows */
     lexed->source = lexer.source;
     if (lexed->tokens_count == 1)
         return error_set(error, ERROR_POISON, "an empty expression");

@@ -16,11 +16,11 @@
 #define EXPR_LEVELS_MAX 64
 
 enum expr_token_kind {
-    EXPR_END,          /* after the last one, so that looking one ahead is always fine */
-    EXPR_FIELD,        /* .name; text without the dot */
-    EXPR_IDENT,        /* name: a function call, or an object key (see `key`) */
-    EXPR_KEYWORD,      /* if, as, and, ... */
-    EXPR_VARIABLE,     /* $name; text without the dollar */
+    EXPR_END,      /* after the last one, so that looking one ahead is always fine */
+    EXPR_FIELD,    /* .name; text without the dot */
+    EXPR_IDENT,    /* name: a function call, or an object key (see `key`) */
+    EXPR_KEYWORD,  /* if, as, and, ... */
+    EXPR_VARIABLE, /* $name; text without the dollar */
     EXPR_NUMBER,
     EXPR_FORMAT,       /* @name; text without the @ */
     EXPR_STRING,       /* a string opens; text is what it says when that needs no unescaping, else absent */
@@ -32,7 +32,7 @@ enum expr_token_kind {
 
 struct expr_token {
     enum expr_token_kind kind;
-    bool key; /* stands where an object (or a pattern) wants a key */
+    bool key;  /* stands where an object (or a pattern) wants a key */
     size_t at; /* byte in the expression's text */
     struct str text;
 };

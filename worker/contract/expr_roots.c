@@ -171,7 +171,8 @@ static bool walk_dot(struct walk *walk, bool root)
         walk_string(walk, root);
     } else if (at_op(walk, "[")) {
         /* .['a'] and nothing more inside: a string without interpolation is two tokens. */
-        if (segment[1].kind == EXPR_STRING && segment[2].kind == EXPR_STRING_CLOSE && expr_token_is(&segment[3], EXPR_OP, "]"))
+        if (segment[1].kind == EXPR_STRING && segment[2].kind == EXPR_STRING_CLOSE &&
+            expr_token_is(&segment[3], EXPR_OP, "]"))
             add(walk, root, segment[1].text);
     } else {
         return true;
@@ -245,10 +246,10 @@ static void walk_reduce(struct walk *walk, bool root)
 
 static void walk_exp(struct walk *walk, bool root, bool in_object)
 {
-    bool here = root;    /* this stage of the pipe has the root as its input */
-    bool old = false;    /* right of |= */
+    bool here = root; /* this stage of the pipe has the root as its input */
+    bool old = false; /* right of |= */
     bool only_dot = false;
-    size_t items = 0;    /* terms and operators of this stage */
+    size_t items = 0; /* terms and operators of this stage */
 
     while (!ends(walk, in_object)) {
         if (skip_op(walk, "|")) {

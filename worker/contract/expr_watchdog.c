@@ -5,8 +5,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,19 +20,19 @@
 #define GIVEN_UP UINT64_MAX /* the watchdog took it; the evaluating thread must not go on */
 
 struct expr_watch {
-    _Atomic uint64_t running; /* IDLE, GIVEN_UP, or the number of the evaluation that runs */
-    uint64_t number;          /* of the last evaluation; the evaluating thread's own */
+    _Atomic uint64_t running;   /* IDLE, GIVEN_UP, or the number of the evaluation that runs */
+    uint64_t number;            /* of the last evaluation; the evaluating thread's own */
     struct str run, step, text; /* valid while `running` is neither IDLE nor changed */
-    clockid_t cpu;            /* the evaluating thread's CPU clock */
+    clockid_t cpu;              /* the evaluating thread's CPU clock */
     /* The watchdog's own: */
-    uint64_t seen;            /* what `running` was at the last tick */
-    int64_t cpu_start_ns;     /* when that was seen for the first time */
-    int64_t resident_start;   /* bytes; likewise, or at the tick before when that was less */
+    uint64_t seen;          /* what `running` was at the last tick */
+    int64_t cpu_start_ns;   /* when that was seen for the first time */
+    int64_t resident_start; /* bytes; likewise, or at the tick before when that was less */
     struct expr_watch *next;
 };
 
 static struct {
-    pthread_mutex_t life; /* one thread at a time starts or stops the watchdog; taken before `mutex` */
+    pthread_mutex_t life;  /* one thread at a time starts or stops the watchdog; taken before `mutex` */
     pthread_mutex_t mutex; /* the list and `stop` */
     pthread_cond_t stopping;
     struct expr_watch *list;
@@ -48,14 +48,14 @@ static int64_t nanoseconds(const struct timespec *time)
 
 static int64_t resident(void)
 {
-    char text[128];
-    long long pages = 0;
+    char text[128], *second;
     ssize_t size = watchdog.statm >= 0 ? pread(watchdog.statm, text, sizeof text - 1, 0) : -1;
 
     if (size <= 0)
         return 0;
     text[size] = '\0';
-    return sscanf(text, "%*s %lld", &pages) == 1 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : 0;
+    second = strchr(text, ' '); /* "size resident ...", in pages */
+    return second != NULL ? (int64_t)strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE) : 0;
 }
 
 _Noreturn void expr_watch_exit(const struct expr_watch *watch, const char *limit, long long limit_value)
