@@ -10,7 +10,6 @@ PREFIX       ?= /usr/local
 FUZZ_SECONDS ?= 30
 words_of_variant := $(subst -, ,$(VARIANT))
 B := build$(VARIANT:%=/%)
-crash := $(VARIANT:%=%-)crash
 
 ifeq ($(origin CC),default)
 CC := $(if $(filter clang fuzz,$(words_of_variant)),clang,gcc)
@@ -125,8 +124,9 @@ demo: all doubles build/venv/ready kafka ## the whole story on a real Kafka and 
 
 ##@ Trust it
 test: all doubles tests build/venv/ready kafka ## every test, with servers of its own
-	@$(MAKE) --no-print-directory VARIANT=$(crash) all
-	@MYELIN_BUILD=$(B) MYELIN_BUILD_CRASH=build/$(crash) tests/run
+	@$(MAKE) --no-print-directory VARIANT=crash all
+	@$(MAKE) --no-print-directory VARIANT=asan all tests
+	@MYELIN_BUILD=$(B) tests/run
 check: doubles tests ## what needs no server: unit, scenario, fuzz corpus
 	@MYELIN_BUILD=$(B) tests/run check
 lint: ## both compilers, formatting, clang-tidy and the project's own rules

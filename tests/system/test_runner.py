@@ -69,6 +69,15 @@ def test_fuzz_replay_that_crashes_fails(tree):
     assert (last, status) == ("1 passed, 1 failed", 1) and "tests/fuzz/corpus/bad/x" in said
 
 
+def test_what_a_sanitizer_finds_fails(tree):
+    program(tree, "unit/test_a", GOOD + GOOD)
+    shutil.copytree(tree / "build/tests", tree / "build/asan/tests")
+    assert run(tree, "asan")[:2] == ("3 passed, 0 failed", 0)
+    (tree / "build/asan/tests/unit/test_a").write_text("#!/bin/sh\n" + GOOD + "echo 'ERROR: AddressSanitizer: x'; exit 1\n")
+    last, status, said = run(tree, "asan")
+    assert (last, status) == ("2 passed, 1 failed", 1) and "AddressSanitizer: x" in said
+
+
 def test_nothing_ran_is_a_failure(tree):
     assert run(tree)[:2] == ("0 passed, 0 failed", 1)
     program(tree, "unit/test_a", GOOD)
