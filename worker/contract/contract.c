@@ -53,7 +53,16 @@ void contract_free(struct contract *contract)
     if (contract == NULL)
         return;
     json_decref(contract->source);
+    json_decref(contract->judge_answer);
     arena_free(contract->arena); /* the contract itself, too */
+}
+
+static void add_judge(struct contract *contract)
+{
+    contract->judge_answer = json_pack("{s:s, s:[s,s], s:{s:{s:s, s:[s,s]}, s:{s:s}}}", "type", "object", "required", "answer",
+                                       "reason", "properties", "answer", "type", "string", "enum", "yes", "no", "reason",
+                                       "type", "string");
+    contract->judge_output = schema_compile(contract->arena, contract->judge_answer, NULL, NULL);
 }
 
 /* Everything that is asked of a contract, wherever it came from. Takes `arena` and the root's json. NULL when there are
@@ -65,6 +74,7 @@ static struct contract *take_tree(struct node *root, struct str file, struct are
     struct load load = {.arena = arena, .contract = contract, .problems = problems, .file = file, .root = root};
     contract->arena = arena;
     contract->source = root->json;
+    add_judge(contract);
     check_texts(&load);
     load_names(&load);
     load_run(&load);

@@ -163,6 +163,7 @@ struct contract {
     struct step *steps;
     size_t steps_count;
     int32_t start;
+    json_t *judge_answer;        /* owned */
     struct schema *judge_output; /* {answer: yes|no, reason}: what every judge must answer */
 };
 
