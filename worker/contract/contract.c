@@ -59,9 +59,9 @@ void contract_free(struct contract *contract)
 
 static void add_judge(struct contract *contract)
 {
-    contract->judge_answer = json_pack("{s:s, s:[s,s], s:{s:{s:s, s:[s,s]}, s:{s:s}}}", "type", "object", "required", "answer",
-                                       "reason", "properties", "answer", "type", "string", "enum", "yes", "no", "reason",
-                                       "type", "string");
+    contract->judge_answer = json_pack("{s:s, s:[s,s], s:{s:{s:s, s:[s,s]}, s:{s:s}}}", "type", "object", "required",
+                                       "answer", "reason", "properties", "answer", "type", "string", "enum", "yes",
+                                       "no", "reason", "type", "string");
     contract->judge_output = schema_compile(contract->arena, contract->judge_answer, NULL, NULL);
 }
 

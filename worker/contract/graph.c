@@ -246,7 +246,7 @@ static void check_checkpoints(struct load *load)
                        units_duration_text(load->arena, checkpoint->timeout_ms).data,
                        units_duration_text(load->arena, contract->limits.deadline_ms).data);
         bool sound = checkpoint->step >= 0 && contract->steps[checkpoint->step].kind == STEP_APPROVAL &&
-                     checkpoint->guards >= 0;
+                     checkpoint->guards >= 0 && contract->steps[checkpoint->guards].guarded_by == (int32_t)i;
         if (!sound || contract->start < 0)
             continue;
         struct str path = checkpoint->required ? way_around(load, checkpoint) : STR_NONE;

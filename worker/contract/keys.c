@@ -139,6 +139,11 @@ static void take_expr(struct load *load, const struct key *key, const struct nod
         wrong_type(load, node, "a jq expression in double quotes");
         return;
     }
+    if (++load->exprs_count > LOAD_EXPRS_MAX) {
+        if (load->exprs_count == LOAD_EXPRS_MAX + 1)
+            load_error(load, load->root, "more than %d expressions in one contract", LOAD_EXPRS_MAX);
+        return;
+    }
     *field = expr_compile(text, &error);
     if (*field == NULL)
         load_error(load, node, "bad jq: %s", error.text);

@@ -16,6 +16,10 @@
 #define HOUR_MS (60 * MINUTE_MS)
 #define DAY_MS (24 * HOUR_MS)
 
+/* I7: expressions of one contract. Each takes 21 ms to compile, so this is the longest that a strange contract holds a
+ * worker up: 10 s. */
+#define LOAD_EXPRS_MAX 500
+
 /* What an expression may read from its root besides the input, vars, run and the steps. */
 enum roots {
     ROOTS_RUN,        /* nothing besides */
@@ -45,6 +49,7 @@ struct load {
     struct str *vars; /* what the steps' `set` name */
     size_t vars_count;
     struct use *uses, *uses_last;
+    size_t exprs_count;
     bool *loose;       /* by step: an edge of it leads nobody knows where (a mistake that was reported) */
     bool choices;      /* a step chooses its way in a manner that is not supported yet: any step may follow */
     bool doubt_policy; /* duplicate_side_effect_policy was given */

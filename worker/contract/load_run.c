@@ -157,7 +157,7 @@ static void take_durable_state(struct load *load)
     for (const struct node *node = list != NULL ? list->first : NULL; node != NULL; node = node->next) {
         int32_t part = load_find(parts, KEYS_COUNT(PARTS), tree_text(node));
         if (part < 0)
-            part = load_unknown(load, node, "part of a run's state", parts, KEYS_COUNT(PARTS));
+            part = load_unknown(load, node, "part", parts, KEYS_COUNT(PARTS));
         else if (given[part])
             load_error(load, node, "\"%s\" stands here twice", PARTS[part]);
         if (part >= 0)

@@ -143,7 +143,7 @@ static void take_doubt(struct load *load, const struct node *node, struct tool_d
     tool->on_doubt = draft->on_doubt < 0 ? DOUBT_ASK : (enum on_doubt)draft->on_doubt;
     if (tool->effect != EFFECT_WRITE) {
         const struct node *given = on_doubt != NULL ? on_doubt : probe;
-        if (given != NULL && tool->agent < 0)
+        if (given != NULL && tool->agent < 0 && tool->effect == EFFECT_READ && tree_member(node, "effect") != NULL)
             load_error(load, given, "makes no sense here: only a tool with effect = \"write\" can be in doubt");
         return;
     }

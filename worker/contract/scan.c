@@ -28,7 +28,11 @@ struct frame {
     size_t text_at; /* of its opening sign in the mended text */
     bool mended;    /* written as [ ], but it holds groups: a list from now on */
     enum expect expect;
+    int kind; /* of the elements of [ ]: a lex_kind, plus KIND_LONG; 0 = none yet */
 };
+
+/* libconfig tells 32 bits from 64 in [ ]. */
+#define KIND_LONG 100
 
 struct scanner {
     struct scan *scan;
@@ -118,6 +122,21 @@ static void note_value(struct scanner *s, int32_t line)
 
 /* ---- values ---- */
 
+/* In [ ] all elements are of one kind. `mended`: the word was reported already. */
+static void note_kind(struct scanner *s, int32_t line, int kind, bool mended)
+{
+    struct frame *frame = &s->stack[s->depth];
+    if (frame->open != '[' || frame->mended)
+        return;
+    if (frame->kind != 0 && frame->kind != kind) {
+        if (!mended)
+            say(s, line, "two types in [ ]: it takes one type only, ( ) takes any");
+        s->scan->text.data[frame->text_at] = '(';
+        frame->mended = true;
+    }
+    frame->kind = kind;
+}
+
 /* An integer without the suffix L is 32 bits wide to libconfig, and cut without a word. */
 static void take_integer(struct scanner *s, const struct lex_word *word)
 {
@@ -133,11 +152,14 @@ static void take_integer(struct scanner *s, const struct lex_word *word)
     long long value = strtoll(digits, NULL, hex ? 16 : 10);
     if (errno == ERANGE || text.size >= sizeof(digits)) {
         say(s, word->line, "%.*s does not fit 64 bits", STR_ARG(word->text));
-        emit(s, word->line, STR("0"));
+        emit(s, word->line, STR("9223372036854775807L"));
+        note_kind(s, word->line, LEX_INTEGER + KIND_LONG, true);
         return;
     }
+    bool cut = !is_long && (value < INT_MIN || value > INT_MAX);
+    note_kind(s, word->line, LEX_INTEGER + (is_long || cut ? KIND_LONG : 0), cut);
     emit(s, word->line, word->text);
-    if (is_long || (value >= INT_MIN && value <= INT_MAX))
+    if (!cut)
         return;
     say(s, word->line, "%.*s does not fit 32 bits and libconfig would silently read %d: write %.*sL",
         STR_ARG(word->text), (int)(unsigned)value, STR_ARG(word->text));
@@ -153,6 +175,7 @@ static void take_number(struct scanner *s, const struct lex_word *word)
         struct str text = lex_bare_text(&s->lex, word);
         say(s, word->line, "%.*s without quotes is no number and no text: write \"%.*s\"", STR_ARG(text),
             STR_ARG(text));
+        note_kind(s, word->line, LEX_STRING, true);
         emit_quoted(s, word->line, text);
     } else if (word->kind == LEX_INTEGER) {
         take_integer(s, word);
@@ -166,6 +189,7 @@ static void take_number(struct scanner *s, const struct lex_word *word)
             say(s, word->line, "%.*s is no number, although libconfig reads 0", STR_ARG(word->text));
         else if (!finite)
             say(s, word->line, "%.*s is too large for a number", STR_ARG(word->text));
+        note_kind(s, word->line, LEX_FLOAT, false);
         emit(s, word->line, finite ? word->text : STR("0.0"));
     }
 }
@@ -193,17 +217,18 @@ static void take_string(struct scanner *s, const struct lex_word *word)
 }
 
 /* A word without quotes where a value belongs. */
-static void take_bare(struct scanner *s, const struct lex_word *word)
+static void take_bare(struct scanner *s, const struct lex_word *word, bool in_group)
 {
     char next = lex_peek(&s->lex);
     bool url = next == ':' && s->lex.at + 2 < s->lex.text.size && memcmp(s->lex.text.data + s->lex.at, "://", 3) == 0;
-    if (!url && (next == '=' || next == ':') && s->stack[s->depth].expect == GROUP_VALUE) {
+    if (!url && (next == '=' || next == ':') && in_group) {
         GIVE_UP(s, s->name_line, "%.*s has no value: after the = comes \"%.*s =\"", STR_ARG(s->name),
                 STR_ARG(word->text));
         return;
     }
     struct str text = lex_bare_text(&s->lex, word);
     say(s, word->line, "a text needs double quotes: write \"%.*s\"", STR_ARG(text));
+    note_kind(s, word->line, LEX_STRING, true);
     emit_quoted(s, word->line, text);
 }
 
@@ -237,20 +262,20 @@ static bool take_value(struct scanner *s, const struct lex_word *word)
         word->kind != LEX_BOOL && word->kind != LEX_NAME)
         return false;
     note_value(s, in_group ? s->name_line : word->line);
-    if (word->kind == LEX_NAME) {
-        take_bare(s, word);
-        frame->expect = in_group ? GROUP_AFTER : LIST_AFTER;
-        return true;
-    }
     frame->expect = in_group ? GROUP_AFTER : LIST_AFTER;
-    if (word->kind == LEX_OPEN)
+    if (word->kind == LEX_NAME) {
+        take_bare(s, word, in_group);
+    } else if (word->kind == LEX_OPEN) {
         take_open(s, word);
-    else if (word->kind == LEX_STRING)
-        take_string(s, word);
-    else if (word->kind == LEX_BOOL)
-        emit(s, word->line, word->text);
-    else
+    } else if (word->kind == LEX_INTEGER || word->kind == LEX_FLOAT) {
         take_number(s, word);
+    } else {
+        note_kind(s, word->line, (int)word->kind, false);
+        if (word->kind == LEX_STRING)
+            take_string(s, word);
+        else
+            emit(s, word->line, word->text);
+    }
     return true;
 }
 
@@ -355,7 +380,9 @@ static void in_group(struct scanner *s, const struct lex_word *word)
         }
         return;
     default:
-        if (!take_value(s, word))
+        if (!take_value(s, word) && word->kind == LEX_GARBAGE)
+            unexpected(s, word, "a value");
+        else if (frame->expect == GROUP_VALUE)
             GIVE_UP(s, s->name_line, "%.*s has no value", STR_ARG(s->name));
         return;
     }

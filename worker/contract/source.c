@@ -76,15 +76,17 @@ static json_t *to_json(const config_setting_t *setting)
 static struct node *take_contract(struct node *file_root, struct str file, struct problems *problems)
 {
     struct node *contract = tree_member(file_root, "contract");
+    bool good = contract != NULL && json_is_object(contract->json);
     for (const struct node *other = file_root->first; other != NULL; other = other->next)
-        if (other != contract && contract != NULL)
+        if (other != contract)
             problems_add(problems, file, other->line, false,
                          "unknown setting \"%.*s\": a file holds one group, contract = { ... };", STR_ARG(other->key));
-    if (contract == NULL || !json_is_object(contract->json)) {
+    if (!good && (contract != NULL || file_root->first == NULL))
         problems_add(problems, file, contract != NULL ? contract->line : 0, false,
-                     "a contract is one group: contract = { name = \"...\"; ... };");
+                     "%s: a contract is one group, contract = { name = \"...\"; ... };",
+                     contract != NULL ? "is no group" : "holds nothing");
+    if (!good)
         return NULL;
-    }
     contract->parent = NULL;
     contract->key = STR_NONE;
     json_incref(contract->json);
@@ -106,15 +108,18 @@ struct node *source_read_file(const char *path, struct arena *arena, struct prob
     if (!scan_text(&scan, text, file, arena, problems))
         goto out;
     if (config_read_string(&config, scan.text.data) != CONFIG_TRUE) {
-        /* The scan knows the grammar: what is left is a name given twice, or elements of two types in [ ]. */
-        problems_add(problems, file, config_error_line(&config), false, "%s%s", config_error_text(&config),
-                     strstr(config_error_text(&config), "duplicate") != NULL
-                         ? ": a name stands once in a group"
-                         : ": [ ] takes one type only, ( ) takes any");
+        /* The scan knows the grammar; what it leaves to libconfig is a name given twice. */
+        bool twice = strstr(config_error_text(&config), "duplicate") != NULL;
+        problems_add(problems, file, config_error_line(&config), false, "%s%s", twice ? "" : "libconfig: ",
+                     twice ? "a name stands here twice: once in a group is allowed" : config_error_text(&config));
         goto out;
     }
     json_t *json = to_json(config_root_setting(&config));
-    contract = take_contract(tree_build(arena, json, scan.lines, scan.lines_count), file, problems);
+    struct node *whole = tree_build(arena, json, scan.lines, scan.lines_count);
+    if (tree_size(whole) != scan.lines_count)
+        problems_add(problems, file, 0, false, "libconfig: finds %zu values where %zu were counted", tree_size(whole),
+                     scan.lines_count);
+    contract = take_contract(whole, file, problems);
     json_decref(json);
 out:
     config_destroy(&config);
@@ -124,40 +129,40 @@ out:
 
 /* ---- "@file" ---- */
 
-/* The real path of `name` if it lies in the directory of `contract_path` or below it; the caller frees it. */
-static char *path_beside(const char *contract_path, const char *name, struct arena *arena)
+/* The real path of `name` beside the contract, or NULL with the reason. The caller frees it. */
+static char *path_beside(const char *contract_path, const char *name, struct arena *arena, struct error *error)
 {
+    char reason[128];
     const char *slash = strrchr(contract_path, '/');
     struct str directory = slash != NULL ? arena_copy(arena, contract_path, (size_t)(slash - contract_path) + 1)
                                          : STR("./");
     char *above = realpath(directory.data, NULL);
     char *real = realpath(arena_printf(arena, "%s%s", directory.data, name).data, NULL);
+    int reason_number = errno;
     size_t size = above != NULL ? strlen(above) : 0;
-    /* Links are resolved by now, so the prefix tells. */
-    if (real != NULL && above != NULL && *name != '/' &&
-        (strncmp(real, above, size) != 0 || (real[size] != '/' && size > 1))) {
-        free(real);
-        real = NULL;
-        errno = EACCES;
-    }
+    /* Links are resolved by now, so the prefix tells. Outside, nothing is said about what exists. */
+    bool inside = real != NULL && size > 0 && strncmp(real, above, size) == 0 && (real[size] == '/' || size == 1);
+    bool climbs = *name == '/' || strncmp(name, "../", 3) == 0 || strstr(name, "/../") != NULL;
     free(above);
-    return real;
+    if (climbs || (real != NULL && !inside))
+        error_set(error, ERROR_POISON, "lies outside of the contract's directory: a schema stands beside its contract");
+    else if (real == NULL)
+        error_set(error, ERROR_POISON, "cannot be opened: %s", strerror_r(reason_number, reason, sizeof(reason)));
+    if (!climbs && inside)
+        return real;
+    free(real);
+    return NULL;
 }
 
 static void inline_schema(struct node *node, const char *path, struct arena *arena, struct problems *problems)
 {
-    struct str text = tree_text(node);
+    struct str text = tree_text(node), content;
     if (text.size == 0 || *text.data != '@')
         return;
-    const char *name = text.data + 1;
     struct str where = tree_path(arena, node);
-    char *real = *name != '/' ? path_beside(path, name, arena) : NULL;
+    struct error error;
+    char *real = path_beside(path, text.data + 1, arena, &error);
     json_t *json = NULL;
-    struct str content;
-    char reason[128];
-    struct error error = {.text = "lies outside of the contract's directory: a schema stands beside its contract"};
-    if (real == NULL && *name != '/' && errno != EACCES)
-        error_set(&error, ERROR_POISON, "cannot be opened: %s", strerror_r(errno, reason, sizeof(reason)));
     if (real != NULL && read_whole(real, arena, &content, &error))
         json = json_read(content, CONTRACT_SIZE_MAX, &error);
     if (json != NULL && !json_is_object(json)) {
@@ -168,8 +173,8 @@ static void inline_schema(struct node *node, const char *path, struct arena *are
     if (json != NULL)
         tree_replace(arena, node, json);
     else
-        problems_add(problems, str_of(path), node->line, false, "%.*s: the file \"%s\" %s", STR_ARG(where), name,
-                     error.text);
+        problems_add(problems, str_of(path), node->line, false, "%.*s: the file \"%s\": %s", STR_ARG(where),
+                     text.data + 1, error.text);
     free(real);
 }
 

@@ -70,6 +70,14 @@ struct node *tree_build(struct arena *arena, json_t *json, const int32_t *lines,
     return build(&b, NULL, json);
 }
 
+size_t tree_size(const struct node *node)
+{
+    size_t size = node->count;
+    for (const struct node *child = node->first; child != NULL; child = child->next)
+        size += tree_size(child);
+    return size;
+}
+
 struct node *tree_member(const struct node *group, const char *key)
 {
     for (struct node *child = group != NULL ? group->first : NULL; child != NULL; child = child->next)

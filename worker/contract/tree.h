@@ -24,6 +24,8 @@ struct node {
  * too few: 0. */
 struct node *tree_build(struct arena *arena, json_t *json, const int32_t *lines, size_t lines_count);
 
+size_t tree_size(const struct node *node); /* how many values are below it */
+
 struct node *tree_member(const struct node *group,
                          const char *key); /* NULL = none, also when `group` is none or NULL */
 
