@@ -139,7 +139,7 @@ static void expect(const struct story *story, const char *path, const char *expe
     json_t *at = state;
     char rest[200];
     assert_true(strlen(path) < sizeof(rest));
-    strcpy(rest, path);
+    memcpy(rest, path, strlen(path) + 1);
     char *save = NULL;
     for (char *part = strtok_r(rest, ".", &save); part != NULL && at != NULL; part = strtok_r(NULL, ".", &save))
         at = json_is_array(at) ? json_array_get(at, strtoul(part, NULL, 10)) : json_object_get(at, part);

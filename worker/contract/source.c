@@ -93,7 +93,7 @@ static struct node *take_contract(struct node *file_root, struct str file, struc
     return contract;
 }
 
-struct node *source_read_file(const char *path, struct arena *arena, struct problems *problems)
+struct node *source_read_tree(const char *path, struct arena *arena, struct problems *problems)
 {
     struct str file = str_of(path), text;
     struct error error;
@@ -102,7 +102,7 @@ struct node *source_read_file(const char *path, struct arena *arena, struct prob
         return NULL;
     }
     struct scan scan;
-    struct node *contract = NULL;
+    struct node *root = NULL;
     config_t config;
     config_init(&config);
     if (!scan_text(&scan, text, file, arena, problems))
@@ -114,16 +114,24 @@ struct node *source_read_file(const char *path, struct arena *arena, struct prob
                      twice ? "a name stands here twice: once in a group is allowed" : config_error_text(&config));
         goto out;
     }
-    json_t *json = to_json(config_root_setting(&config));
-    struct node *whole = tree_build(arena, json, scan.lines, scan.lines_count);
-    if (tree_size(whole) != scan.lines_count)
-        problems_add(problems, file, 0, false, "libconfig: finds %zu values where %zu were counted", tree_size(whole),
+    root = tree_build(arena, to_json(config_root_setting(&config)), scan.lines, scan.lines_count);
+    if (tree_size(root) != scan.lines_count)
+        problems_add(problems, file, 0, false, "libconfig: finds %zu values where %zu were counted", tree_size(root),
                      scan.lines_count);
-    contract = take_contract(whole, file, problems);
-    json_decref(json);
 out:
     config_destroy(&config);
     scan_free(&scan);
+    return root;
+}
+
+struct node *source_read_file(const char *path, struct arena *arena, struct problems *problems)
+{
+    struct node *root = source_read_tree(path, arena, problems);
+    if (root == NULL)
+        return NULL;
+    json_t *json = root->json;
+    struct node *contract = take_contract(root, str_of(path), problems);
+    json_decref(json);
     return contract;
 }
 
