@@ -33,7 +33,7 @@ static struct str bytes_of(struct fill *fill)
 
 static void fill_array(struct fill *fill, const struct codec_field *field, char *object)
 {
-    size_t count = fill->round % 4 == 3 ? 70 : (size_t)(fill->round % 4) + 1;
+    size_t count = fill->round % 20 == 19 ? 70 : (size_t)(fill->round % 3) + 1;
     char *items = arena_array(fill->arena, count, field->nested->size);
 
     for (size_t i = 0; i < count; i++)
