@@ -24,6 +24,7 @@ struct known {
 /* What record_open made; used from one thread. */
 static struct {
     const struct avsc_node *schemas[RECORD_TYPES_COUNT]; /* ours */
+    uint64_t fingerprints[RECORD_TYPES_COUNT];
     struct codec_writer *writers[RECORD_TYPES_COUNT];
     unsigned char heads[RECORD_TYPES_COUNT][HEAD_SIZE];
     struct known *known;
@@ -89,26 +90,28 @@ static bool prepare(struct known *known, const struct avsc_node *schema, struct 
     return known->reader != NULL || error_wrap(error, "schema");
 }
 
-static const struct embedded_schema *find_embedded(const char *name)
+struct str record_schema(enum record_type type)
 {
     for (size_t i = 0; i < embedded_schemas_count; i++) {
-        if (strcmp(embedded_schemas[i].name, name) == 0)
-            return &embedded_schemas[i];
+        if (strcmp(embedded_schemas[i].name, record_name(type)) == 0)
+            return (struct str){embedded_schemas[i].text, embedded_schemas[i].size};
     }
-    return NULL;
+    return STR_NONE;
+}
+
+uint64_t record_fingerprint(enum record_type type)
+{
+    return state.fingerprints[type];
 }
 
 static bool open_one(size_t type, struct error *error)
 {
-    const char *name = record_name((enum record_type)type);
-    const struct embedded_schema *embedded = find_embedded(name);
+    struct str text = record_schema((enum record_type)type);
     struct known known = {.arena = arena_new()};
-    struct str text;
 
     remember(known);
-    if (embedded == NULL)
-        return error_set(error, ERROR_FATAL, "schemas/%s.avsc is not embedded", name);
-    text = (struct str){embedded->text, embedded->size};
+    if (text.data == NULL)
+        return error_set(error, ERROR_FATAL, "it is not embedded");
     state.schemas[type] = avsc_read(known.arena, text, error);
     if (state.schemas[type] == NULL)
         return false;
@@ -116,6 +119,7 @@ static bool open_one(size_t type, struct error *error)
     if (state.writers[type] == NULL || !prepare(&known, state.schemas[type], error))
         return false;
     state.known[state.known_count - 1] = known;
+    state.fingerprints[type] = known.fingerprint;
     state.heads[type][0] = 0xc3;
     state.heads[type][1] = 0x01;
     for (size_t i = 0; i < 8; i++)

@@ -60,6 +60,10 @@ void record_close(void);
 /* Adds the schema of another version; it is then found by its fingerprint. */
 bool record_schema_add(struct str text, struct error *error);
 
+/* Our own schema of that type, for who publishes it: key and value of SchemaPublished. record_open first. */
+struct str record_schema(enum record_type type);
+uint64_t record_fingerprint(enum record_type type);
+
 /* `object` is the struct of that type. Avro single-object encoding, appended to `out`. ERROR_POISON: it does not fit,
  * or a text in it is no valid UTF-8; nothing is appended then. */
 bool record_encode(enum record_type type, const void *object, struct buf *out, struct error *error);

@@ -11,7 +11,6 @@
 
 #include "worker/base/json.h"
 #include "worker/record_tables.h"
-#include "worker/wire/schemas.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -35,12 +34,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     kept = arena_new();
     require(record_open(&error), &error);
-    for (size_t i = 0; i < embedded_schemas_count; i++) {
-        for (int type = 0; type < RECORD_TYPES_COUNT; type++) {
-            if (strcmp(embedded_schemas[i].name, record_name((enum record_type)type)) == 0)
-                ours[type] = avsc_read(kept, (struct str){embedded_schemas[i].text, embedded_schemas[i].size}, &error);
-        }
-    }
+    for (int type = 0; type < RECORD_TYPES_COUNT; type++)
+        ours[type] = avsc_read(kept, record_schema((enum record_type)type), &error);
     return 0;
 }
 

@@ -19,7 +19,6 @@
 #include "tests/unit/record_fill.h"
 #include "worker/base/json.h"
 #include "worker/record_tables.h"
-#include "worker/wire/schemas.h"
 
 #define GOLDEN "tests/golden/records"
 
@@ -193,8 +192,8 @@ static void test_other_versions(void **state)
     (void)state;
     for (int i = 0; i < 3; i++)
         assert_true(record_schema_add(str_of(older), &error)); /* again and again: once is kept */
-    for (size_t i = 0; i < embedded_schemas_count; i++)
-        assert_true(record_schema_add((struct str){embedded_schemas[i].text, embedded_schemas[i].size}, &error));
+    for (int type = 0; type < RECORD_TYPES_COUNT; type++)
+        assert_true(record_schema_add(record_schema((enum record_type)type), &error));
     assert_false(record_schema_add(STR("\"string\""), &error));
     assert_int_equal(error.class, ERROR_POISON);
     assert_false(record_schema_add(STR("{\"type\":"), &error));
@@ -261,22 +260,10 @@ static void test_words(void **state)
 
 /* ---- golden records ---- */
 
-static const struct embedded_schema *schema_text(enum record_type type)
-{
-    for (size_t i = 0; i < embedded_schemas_count; i++) {
-        if (strcmp(embedded_schemas[i].name, record_name(type)) == 0)
-            return &embedded_schemas[i];
-    }
-    return NULL;
-}
-
 static struct str golden_path(enum record_type type, struct arena *arena)
 {
-    const struct embedded_schema *text = schema_text(type);
-    const struct avsc_node *schema = avsc_read(arena, (struct str){text->text, text->size}, NULL);
-
     return arena_printf(arena, GOLDEN "/%s-%016llx.txt", record_name(type),
-                        (unsigned long long)avsc_fingerprint(schema));
+                        (unsigned long long)record_fingerprint(type));
 }
 
 /* Each body of a fact; of the others two records with all set, and one with nothing. */
@@ -329,8 +316,7 @@ static int write_golden(void)
 
     for (int i = 0; i < RECORD_TYPES_COUNT; i++) {
         enum record_type type = (enum record_type)i;
-        const struct embedded_schema *text = schema_text(type);
-        const struct avsc_node *schema = avsc_read(arena, (struct str){text->text, text->size}, NULL);
+        const struct avsc_node *schema = avsc_read(arena, record_schema(type), NULL);
         struct str path = golden_path(type, arena);
         FILE *file = fopen(path.data, "wx");
 

@@ -24,7 +24,8 @@ struct error {
 };
 
 /* Fills `error` (may be NULL: then nothing happens). Always returns false, so that `return error_set(...)` reads well. */
-bool error_set(struct error *error, enum error_class class, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool error_set(struct error *error, enum error_class class, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Puts `format`, then ": ", before the text that is there; the class stays. Always returns false. */
 bool error_wrap(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -211,7 +211,8 @@ static bool skip_value(struct read *read, const struct avsc_node *node);
 
 static bool bad(struct read *read, const char *what)
 {
-    return error_set(read->error, ERROR_POISON, "%s", what);
+    (void)error_set(read->error, ERROR_POISON, "%s", what);
+    return false;
 }
 
 static size_t left(const struct read *read)

@@ -151,7 +151,9 @@ static bool fill_struct(const struct codec_struct *table, const char *object, av
 
 static bool worked(int result, struct error *error)
 {
-    return result == 0 || error_set(error, ERROR_POISON, "avro-c: %s", avro_strerror());
+    if (result != 0)
+        (void)error_set(error, ERROR_POISON, "avro-c: %s", avro_strerror());
+    return result == 0;
 }
 
 /* The text is lent to the value: codec_write resets it before it returns. */
