@@ -196,6 +196,22 @@ def test_fingerprint(tool, schema):
     assert answer == {"canonical": to_parsing_canonical_form(schema), "fingerprint": print_of(schema)}
 
 
+def test_schemas_explain_themselves():
+    """Every type and field says what it means; an enum ends with its default; a type has one definition everywhere."""
+    defined = {}
+    for schema in SCHEMAS.values():
+        assert schema["namespace"] == "myelin"
+        for name, named in named_in(schema).items():
+            assert named["doc"].endswith("."), name
+            assert defined.setdefault(name, named) == named, name
+            if named["type"] == "enum":
+                assert named["symbols"][-1] == named["default"] == "unknown", name
+            for field in named.get("fields", []):
+                assert field["doc"].endswith("."), f"{name}.{field['name']}"
+                if field["name"].endswith("_at_ms") or field["name"] in ("at_ms", "until_ms", "since_ms"):
+                    assert field["type"] == {"type": "long", "logicalType": "timestamp-millis"}, f"{name}.{field['name']}"
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_same_bytes_and_values(tool, name):
     schema = plain(SCHEMAS[name])
