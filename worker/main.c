@@ -6,13 +6,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sysexits.h>
 #include <unistd.h>
-
-#include <curl/curl.h>
 
 #include "worker/base/crash.h"
 #include "worker/base/logline.h"
@@ -172,7 +169,7 @@ static void watch(int epoll_fd, int fd, enum source source)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)source << 32 | (uint32_t)fd};
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
-        LOG_ERROR("epoll.failed", LOG_S("reason", strerror(errno)));
+        LOG_ERROR("epoll.failed", LOG_I("errno", errno));
         exit(EX_OSERR);
     }
 }
@@ -270,8 +267,9 @@ int main(int argc, char **argv)
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGPIPE); /* a peer that went away is an error of its write, not the end of us */
     sigprocmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
-    signal(SIGPIPE, SIG_IGN);
+    sigdelset(&signals, SIGPIPE);
     int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 
     struct error error;
@@ -280,9 +278,7 @@ int main(int argc, char **argv)
         LOG_ERROR("settings.wrong", LOG_S("reason", error.text));
         return EX_CONFIG;
     }
-    curl_global_init(CURL_GLOBAL_DEFAULT);
     int status = serve(settings, signal_fd);
-    curl_global_cleanup();
     settings_free(settings);
     close(signal_fd);
     return status;
