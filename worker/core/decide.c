@@ -383,12 +383,28 @@ static void due(struct draft *draft, const struct step_parked *parked)
               0);
 }
 
-void decide_wake(const struct decide_env *env, const struct run *run, const struct step_parked *parked,
+/* The plan may keep what was parked, and the keeper frees that when the step is released: texts of our own. */
+static const struct step_parked *parked_copy(struct arena *arena, const struct step_parked *parked)
+{
+    struct step_parked *copy = ARENA_NEW(arena, struct step_parked);
+    *copy = *parked;
+    struct str *texts[] = {
+        &copy->run,       &copy->branch,    &copy->step, &copy->reason,   &copy->guards,        &copy->tool,
+        &copy->arguments, &copy->args_hash, &copy->key,  &copy->contract, &copy->contract_hash,
+    };
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        *texts[i] = arena_str(arena, *texts[i]);
+    copy->event = STR_NONE; /* the run is what was read from it */
+    return copy;
+}
+
+void decide_wake(const struct decide_env *env, const struct run *run, const struct step_parked *waiting,
                  const struct wake *wake, struct plan *plan)
 {
     struct draft draft;
     draft_open(&draft, env, run, plan);
     assert(draft.step != NULL);
+    const struct step_parked *parked = parked_copy(env->arena, waiting);
     switch (wake->kind) {
     case WAKE_DUE:
         due(&draft, parked);

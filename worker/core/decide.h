@@ -45,10 +45,12 @@ struct wake {
     const struct decision *decision;   /* WAKE_DECISION */
     const struct resolved *resolution; /* WAKE_RESOLUTION */
 };
-void decide_wake(const struct decide_env *env, const struct run *run, const struct step_parked *parked,
+/* Keeps nothing of `waiting`: the keeper may release it before the plan is committed. */
+void decide_wake(const struct decide_env *env, const struct run *run, const struct step_parked *waiting,
                  const struct wake *wake, struct plan *plan);
 
-/* Ends the run because its step event cannot be processed (`reason`: what and where): the facts and NEXT_END. */
+/* Ends the run because its step event cannot be processed (`reason`: what and where): the facts and NEXT_END. The contract
+ * may be NULL here: that it is not known is such a reason. */
 void decide_abandon(const struct decide_env *env, const struct run *run, struct str reason, struct plan *plan);
 
 #endif

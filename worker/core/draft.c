@@ -13,7 +13,7 @@ void draft_open(struct draft *draft, const struct decide_env *env, const struct 
         .plan = plan,
         .run = run_copy(env->arena, run),
     };
-    int32_t step = contract_step(draft->contract, run->at.step);
+    int32_t step = env->contract != NULL ? contract_step(env->contract, run->at.step) : -1; /* NULL: only to be abandoned */
     draft->step = step >= 0 ? &draft->contract->steps[step] : NULL;
 }
 
