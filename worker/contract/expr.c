@@ -269,6 +269,20 @@ struct expr_root *expr_root_new(void)
     return root;
 }
 
+struct expr_root *expr_root_of(struct str json)
+{
+    struct expr_root *root = expr_root_new();
+
+    jv_free(root->object);
+    root->object = json.data != NULL && json.size <= INT_MAX ? jv_parse_sized(json.data, (int)json.size) : jv_null();
+    if (!jv_is_valid(root->object)) {
+        jv_free(root->object);
+        root->object = jv_null();
+        snprintf(root->broken, sizeof root->broken, ".");
+    }
+    return root;
+}
+
 void expr_root_free(struct expr_root *root)
 {
     if (root == NULL)
