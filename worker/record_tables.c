@@ -160,6 +160,7 @@ static const struct codec_field doubt_fields[] = {
     LONG(doubt, since_ms),
     LONG(doubt, until_ms),
     INT(doubt, probes),
+    TEXT_NULL(doubt, arguments),
     TEXT_NULL(doubt, why),
 };
 TABLE(doubt, "Doubt", doubt);

@@ -41,14 +41,15 @@ void accept_reject(struct draft *draft, const char *rule, struct str output, str
     struct run *run = draft->run;
     bool retry = may_repeat(draft) && run->at.attempt <= draft->contract->retry_budget;
     struct fact *fact = draft_fact(draft, FACT_OUTPUT_REJECTED);
-    fact->is.output_rejected =
-        (struct fact_output_rejected){.output = output, .rule = str_of(rule), .reason = reason, .retry = retry};
+    fact->is.output_rejected = (struct fact_output_rejected){
+        .output = output, .rule = str_of(rule), .reason = reason, .retry = retry};
     run->at.judging = -1;
     run->at.candidate = STR_NONE;
     if (!retry) {
         walk_fail(draft, arena_printf(draft->arena, "output not accepted (%s): %.*s", rule, STR_ARG(reason)), false);
         return;
     }
+    int64_t delay = retry_delay_ms(run, draft->arena, draft->env->backoff_ms, draft->env->backoff_max_ms, 0);
     run->usage.retries++;
     run->at.attempt++;
     if (draft_is_agent(draft)) {
@@ -60,8 +61,8 @@ void accept_reject(struct draft *draft, const char *rule, struct str output, str
         walk_again(draft);
         return;
     }
-    int64_t delay = retry_delay_ms(run, draft->arena, draft->env->backoff_ms, draft->env->backoff_max_ms, 0);
-    walk_park(draft, WAITS_TIMER, arena_printf(draft->arena, "output not accepted (%s)", rule), draft->env->now_ms + delay);
+    walk_park(draft, WAITS_TIMER, arena_printf(draft->arena, "output not accepted (%s)", rule),
+              draft->env->now_ms + delay);
 }
 
 static void state_criterion(struct draft *draft, const struct criterion *criterion, bool holds, struct str reason)
@@ -134,17 +135,32 @@ static struct str judge_question(struct draft *draft, const struct criterion *cr
             shown = scope_quote(draft->arena, str_of(error.text));
     } else {
         struct str saw = run->at.conversation_count > 0 ? run->at.conversation[0].content : STR("");
-        shown = arena_printf(draft->arena, "{\"saw\":%.*s,\"output\":%.*s,\"calls\":%.*s}",
-                             STR_ARG(scope_quote(draft->arena, saw)),
-                             STR_ARG(run->at.candidate.data != NULL ? run->at.candidate : STR("null")),
-                             STR_ARG(scope_calls(draft)));
+        shown = arena_printf(
+            draft->arena, "{\"saw\":%.*s,\"output\":%.*s,\"calls\":%.*s}", STR_ARG(scope_quote(draft->arena, saw)),
+            STR_ARG(run->at.candidate.data != NULL ? run->at.candidate : STR("null")), STR_ARG(scope_calls(draft)));
     }
     return arena_printf(draft->arena, "Does this hold: \"%.*s\"?\n\n%.*s", STR_ARG(criterion->says), STR_ARG(shown));
+}
+
+/* The judge of a tool step comes with an event of its own: .calls is made again from what the state holds. */
+static void recall(struct draft *draft)
+{
+    struct str arguments = STR("null");
+    struct error error;
+    if (draft->step->args != NULL)
+        (void)scope_eval(draft, draft->step->args, (struct scope){.what = "args"}, &arguments, &error);
+    struct call *made = ARENA_NEW(draft->arena, struct call);
+    *made = (struct call){
+        .kind = CALL_TOOL, .tool = &draft->contract->tools[draft->step->tool], .arguments = arguments};
+    draft->made = made;
+    draft->made_result = draft->run->at.candidate;
 }
 
 const struct call *accept_judge_call(struct draft *draft)
 {
     const struct criterion *criterion = &draft->contract->criteria[draft->run->at.judging];
+    if (!draft_is_agent(draft))
+        recall(draft);
     const struct agent *judge = &draft->contract->agents[criterion->judge];
     struct message *question = ARENA_NEW(draft->arena, struct message);
     *question = (struct message){.role = ROLE_USER, .content = judge_question(draft, criterion)};
@@ -195,9 +211,17 @@ void accept_judged(struct draft *draft, const struct outcome *outcome)
     struct str reason;
     bool yes = false;
     if (!read_judgement(draft, outcome, &yes, &reason)) {
-        run->at.attempt++;
-        run->usage.retries++;
-        if (run->at.attempt <= draft->contract->retry_budget + 1) {
+        bool retry = run->at.attempt <= draft->contract->retry_budget;
+        struct fact *fact = draft_fact(draft, FACT_OUTPUT_REJECTED);
+        fact->is.output_rejected = (struct fact_output_rejected){
+            .output = outcome->content.data != NULL ? outcome->content : STR(""),
+            .rule = STR("judge"),
+            .reason = reason,
+            .retry = retry,
+        };
+        if (retry) {
+            run->at.attempt++;
+            run->usage.retries++;
             walk_again(draft);
             return;
         }
@@ -211,8 +235,10 @@ void accept_judged(struct draft *draft, const struct outcome *outcome)
     else if (yes)
         criteria_from(draft, output, index + 1);
     else if (at_end)
-        walk_end(draft, RUN_FAILED, arena_printf(draft->arena, "criterion not met: %.*s", STR_ARG(criterion->says)), output);
+        walk_end(draft, RUN_FAILED, arena_printf(draft->arena, "criterion not met: %.*s", STR_ARG(criterion->says)),
+                 output);
     else
-        accept_reject(draft, "criterion", output,
-                      arena_printf(draft->arena, "%.*s; the judge says: %.*s", STR_ARG(criterion->says), STR_ARG(reason)));
+        accept_reject(
+            draft, "criterion", output,
+            arena_printf(draft->arena, "%.*s; the judge says: %.*s", STR_ARG(criterion->says), STR_ARG(reason)));
 }

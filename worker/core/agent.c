@@ -18,7 +18,8 @@ const struct call *agent_model_call(struct draft *draft)
     const struct agent *agent = draft_agent(draft);
     struct run *run = draft->run;
     if (agent != NULL && run->at.turn >= agent->turns_max) {
-        walk_fail(draft, arena_printf(draft->arena, "agents.%s.turns_max = %d is reached", agent->name.data, agent->turns_max),
+        walk_fail(draft,
+                  arena_printf(draft->arena, "agents.%s.turns_max = %d is reached", agent->name.data, agent->turns_max),
                   false);
         return NULL;
     }
@@ -32,7 +33,9 @@ const struct call *agent_model_call(struct draft *draft)
         .system = agent_system(draft, agent != NULL ? agent->system : draft->step->system),
         .conversation = run->at.conversation,
         .conversation_count = run->at.conversation_count,
-        .output = draft->step->output != NULL ? draft->step->output : agent != NULL ? agent->output : NULL,
+        .output = draft->step->output != NULL ? draft->step->output
+                  : agent != NULL             ? agent->output
+                                              : NULL,
     };
     if (agent != NULL && agent->tools_count > 0) {
         call->tools = ARENA_ARRAY(draft->arena, agent->tools_count, const struct tool *);
@@ -64,7 +67,8 @@ static void final_answer(struct draft *draft, struct str content)
     const struct agent *agent = draft_agent(draft);
     bool typed = draft->step->output != NULL || (agent != NULL && agent->output != NULL);
     if (!typed) {
-        accept_output(draft, arena_printf(draft->arena, "{\"text\":%.*s}", STR_ARG(scope_quote(draft->arena, content))));
+        accept_output(draft,
+                      arena_printf(draft->arena, "{\"text\":%.*s}", STR_ARG(scope_quote(draft->arena, content))));
         return;
     }
     struct error error;

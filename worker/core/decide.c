@@ -62,8 +62,10 @@ static const struct call *tool_step_call(struct draft *draft)
     if (verdict.admitted)
         return decide_tool_call(draft, tool, &verdict);
     guard_refuse(draft, tool->name, verdict.arguments, &verdict);
-    walk_fail(draft, arena_printf(draft->arena, "%s refused (%s): %.*s", tool->name.data, verdict.rule, STR_ARG(verdict.reason)),
-              verdict.violation);
+    walk_fail(
+        draft,
+        arena_printf(draft->arena, "%s refused (%s): %.*s", tool->name.data, verdict.rule, STR_ARG(verdict.reason)),
+        verdict.violation);
     return NULL;
 }
 
@@ -122,10 +124,20 @@ static bool stopped(struct draft *draft)
 {
     if (draft->run->at.doubt.state != DOUBT_NONE)
         return false;
-    draft->run->usage.steps--; /* this event's own step was counted when it was written */
-    bool over = walk_over_budget(draft);
-    draft->run->usage.steps++;
-    return over;
+    return walk_over_budget(draft, draft->run->usage.steps - 1); /* its own was counted when the event was written */
+}
+
+/* True: nothing can be decided about such a state; the run was ended with that reason (I9). */
+static bool misfit(struct draft *draft, const char *why)
+{
+    if (why == NULL)
+        why = draft_misfit(draft);
+    if (why != NULL)
+        walk_end(draft, RUN_FAILED,
+                 arena_printf(draft->arena, "the state at step %s does not fit its contract: %s",
+                              draft->step->name.data, why),
+                 STR_NONE);
+    return why != NULL;
 }
 
 void decide_step(const struct decide_env *env, const struct run *run, struct plan *plan)
@@ -133,7 +145,8 @@ void decide_step(const struct decide_env *env, const struct run *run, struct pla
     struct draft draft;
     draft_open(&draft, env, run, plan);
     assert(draft.step != NULL); /* the loop checked that the contract has this step */
-    if (!stopped(&draft)) {
+    const char *why = draft.step->kind == STEP_APPROVAL ? "an approval waits for a person" : NULL;
+    if (!misfit(&draft, why) && !stopped(&draft)) {
         const struct call *call = next_call(&draft);
         if (call != NULL)
             *plan = (struct plan){.call = call};
@@ -151,6 +164,7 @@ static struct str target_of(const struct call *call)
 static void not_now(struct draft *draft, const struct outcome *outcome)
 {
     int64_t wait = outcome->retry_after_ms > NOT_NOW_MS ? outcome->retry_after_ms : NOT_NOW_MS;
+    draft->run->usage.steps--; /* a long outage must not use up the run's steps */
     walk_park(draft, WAITS_TIMER, outcome->reason, draft->env->now_ms + wait);
 }
 
@@ -179,11 +193,13 @@ static void call_failed(struct draft *draft, const struct call *call, const stru
                   draft->env->now_ms + delay);
         return;
     }
-    struct str told = arena_printf(draft->arena, "%.*s failed: %.*s", STR_ARG(target_of(call)), STR_ARG(outcome->reason));
+    struct str told = arena_printf(draft->arena, "%.*s failed: %.*s", STR_ARG(target_of(call)),
+                                   STR_ARG(outcome->reason));
     if (call->kind == CALL_TOOL && draft_is_agent(draft)) { /* the model may find another way */
         run->at.attempt = 1;
         run->at.call++;
         run->at.doubt = (struct doubt){.state = DOUBT_NONE};
+        run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
         agent_tool_answer(draft, ANSWER_FAILED, told);
         return;
     }
@@ -349,7 +365,8 @@ static void decided(struct draft *draft, const struct step_parked *parked, const
         if (approved)
             agent_tool_answer(draft, ANSWER_REFUSED, parked->reason);
         else
-            walk_end(draft, RUN_FAILED, arena_printf(draft->arena, "boundary violated: %.*s", STR_ARG(parked->reason)), STR_NONE);
+            walk_end(draft, RUN_FAILED, arena_printf(draft->arena, "boundary violated: %.*s", STR_ARG(parked->reason)),
+                     STR_NONE);
         return;
     }
     enum edge edge = approved ? EDGE_APPROVED : EDGE_REJECTED;
@@ -369,18 +386,16 @@ static void decided(struct draft *draft, const struct step_parked *parked, const
 static void due(struct draft *draft, const struct step_parked *parked)
 {
     if (parked->waits_for == WAITS_TIMER) {
-        draft_state(draft)->status = STEP_RUNNING;
         walk_again(draft);
         return;
     }
-    bool edge = draft->step->kind == STEP_APPROVAL && draft->step->edges[EDGE_TIMED_OUT] != TARGET_NONE;
-    if (parked->timeout_action == TIMEOUT_REJECT || edge) {
+    if (parked->timeout_action == TIMEOUT_REJECT) {
         decided(draft, parked, NULL);
         return;
     }
     draft->plan->parked = *parked; /* pause: it waits on, without a time */
-    walk_park(draft, parked->waits_for, arena_printf(draft->arena, "paused: nobody decided in time (%s)", draft->step->name.data),
-              0);
+    walk_park(draft, parked->waits_for,
+              arena_printf(draft->arena, "paused: nobody decided in time (%s)", draft->step->name.data), 0);
 }
 
 /* The plan may keep what was parked, and the keeper frees that when the step is released: texts of our own. */
@@ -398,13 +413,33 @@ static const struct step_parked *parked_copy(struct arena *arena, const struct s
     return copy;
 }
 
+/* What waits, and the event that it holds, must be of one step; NULL, or why they are not. */
+static const char *not_this_step(const struct draft *draft, const struct step_parked *parked)
+{
+    const struct run *run = draft->run;
+    if (!str_equal(parked->run, run->id) || !str_equal(parked->branch, run->at.branch) ||
+        !str_equal(parked->step, draft->step->name) || parked->visit != run->at.visit)
+        return "what waits is another step";
+    bool approval = draft->step->kind == STEP_APPROVAL;
+    if (parked->waits_for == WAITS_APPROVAL && !approval && run_pending_call(run) == NULL)
+        return "no call waits for a person";
+    if (parked->waits_for == WAITS_RESOLUTION && run->at.doubt.state != DOUBT_ASKED)
+        return "no write in doubt waits for a person";
+    return approval && parked->waits_for != WAITS_APPROVAL ? "an approval waits for a person" : NULL;
+}
+
 void decide_wake(const struct decide_env *env, const struct run *run, const struct step_parked *waiting,
                  const struct wake *wake, struct plan *plan)
 {
     struct draft draft;
     draft_open(&draft, env, run, plan);
     assert(draft.step != NULL);
+    draft.event_ms = env->now_ms; /* the timer's, or the person's record's */
     const struct step_parked *parked = parked_copy(env->arena, waiting);
+    if (misfit(&draft, not_this_step(&draft, parked))) {
+        draft_close(&draft);
+        return;
+    }
     switch (wake->kind) {
     case WAKE_DUE:
         due(&draft, parked);

@@ -10,7 +10,7 @@
 
 static const char *const policies[] = {"ask", "retry", "probe", "fail"};
 
-static const struct tool *tool_of(const struct draft *draft)
+const struct tool *doubt_tool(const struct draft *draft)
 {
     const struct tool_request *request = draft_is_agent(draft) ? run_pending_call(draft->run) : NULL;
     int32_t index = draft_is_agent(draft) ? -1 : draft->step->tool;
@@ -21,7 +21,7 @@ static const struct tool *tool_of(const struct draft *draft)
 
 static void settled(struct draft *draft, struct str key, const char *how, const char *outcome, struct str by)
 {
-    const struct tool *tool = tool_of(draft);
+    const struct tool *tool = doubt_tool(draft);
     struct fact *fact = draft_fact(draft, FACT_DOUBT_SETTLED);
     fact->is.doubt_settled = (struct fact_doubt_settled){
         .tool = tool != NULL ? tool->name : STR_NONE,
@@ -63,11 +63,13 @@ void doubt_raised(struct draft *draft, const struct call *call, const struct out
         .since_ms = first ? draft->env->now_ms : run->at.doubt.since_ms,
         .until_ms = outcome->until_ms,
         .probes = run->at.doubt.probes,
+        .arguments = call->arguments,
         .why = outcome->reason,
     };
     if (tool->on_doubt == DOUBT_FAIL) {
         settled(draft, call->key, "fail", "unknown", STR_NONE);
-        walk_fail(draft, arena_printf(draft->arena, "%s is in doubt: %.*s", tool->name.data, STR_ARG(outcome->reason)), false);
+        walk_fail(draft, arena_printf(draft->arena, "%s is in doubt: %.*s", tool->name.data, STR_ARG(outcome->reason)),
+                  false);
         return;
     }
     /* A tool that honours keys may be asked again, but not for ever (I7). */
@@ -76,12 +78,11 @@ void doubt_raised(struct draft *draft, const struct call *call, const struct out
         ask_person(draft, call, outcome->reason);
         return;
     }
-    if (tool->on_doubt == DOUBT_RETRY) {
+    if (tool->on_doubt == DOUBT_RETRY)
         run->at.attempt++;
-        run->usage.retries++;
-    }
     if (outcome->until_ms > draft->env->now_ms)
-        walk_park(draft, WAITS_TIMER, STR("a write in doubt: nobody may act before its time has passed"), outcome->until_ms);
+        walk_park(draft, WAITS_TIMER, STR("a write in doubt: nobody may act before its time has passed"),
+                  outcome->until_ms);
     else
         walk_again(draft);
 }
@@ -89,26 +90,29 @@ void doubt_raised(struct draft *draft, const struct call *call, const struct out
 const struct call *doubt_call(struct draft *draft)
 {
     struct run *run = draft->run;
-    const struct tool *tool = tool_of(draft);
+    const struct tool *tool = doubt_tool(draft);
     struct verdict verdict;
     if (draft_is_agent(draft))
         guard_request(draft, run_pending_call(run), &tool, &verdict);
     else
         guard_tool_step(draft, tool, &verdict);
-    if (!verdict.admitted) {
-        guard_refuse(draft, tool->name, verdict.arguments, &verdict);
-        walk_fail(draft, arena_printf(draft->arena, "a write in doubt is no longer admitted: %.*s", STR_ARG(verdict.reason)),
-                  false);
-        return NULL;
-    }
     struct call *call = ARENA_NEW(draft->arena, struct call);
     *call = *decide_tool_call(draft, tool, &verdict);
     call->takeover = true;
-    if (tool->on_doubt == DOUBT_PROBE && run->at.resolution.kind != RESOLUTION_NOT_DONE) {
-        call->kind = CALL_PROBE;
-        call->effect = EFFECT_READ;
+    if (verdict.admitted) {
+        bool probe = tool->on_doubt == DOUBT_PROBE && run->at.resolution.kind != RESOLUTION_NOT_DONE;
+        call->kind = probe ? CALL_PROBE : CALL_TOOL;
+        call->effect = probe ? EFFECT_READ : EFFECT_WRITE;
+        return call;
     }
-    return call;
+    struct str why = arena_printf(draft->arena, "the write in doubt is no longer admitted: %.*s",
+                                  STR_ARG(verdict.reason));
+    guard_refuse(draft, tool->name, verdict.arguments, &verdict);
+    if (run->at.resolution.kind == RESOLUTION_NOT_DONE) /* in doubt no more */
+        walk_fail(draft, why, false);
+    else
+        ask_person(draft, call, why);
+    return NULL;
 }
 
 /* The probe told nothing: again after a while, then a person. */
@@ -119,7 +123,8 @@ static void probe_unknown(struct draft *draft, const struct call *call, struct s
     settled(draft, call->key, "probe", "unknown", STR_NONE);
     doubt->probes++;
     if (doubt->probes >= probe->probes_max)
-        ask_person(draft, call, arena_printf(draft->arena, "%d probes told nothing; last: %.*s", doubt->probes, STR_ARG(reason)));
+        ask_person(draft, call,
+                   arena_printf(draft->arena, "%d probes told nothing; last: %.*s", doubt->probes, STR_ARG(reason)));
     else
         walk_park(draft, WAITS_TIMER, arena_printf(draft->arena, "the probe told nothing: %.*s", STR_ARG(reason)),
                   draft->env->now_ms + probe->after_ms);
@@ -139,7 +144,27 @@ void doubt_over(struct draft *draft, const struct call *call, const struct outco
     if (draft->run->at.doubt.state == DOUBT_NONE)
         return;
     bool found = outcome->origin == ORIGIN_ADOPTED || outcome->origin == ORIGIN_REUSED;
-    settled(draft, call->key, found ? "ledger" : "retry", "done", STR_NONE);
+    if (found)
+        settled(draft, call->key, "ledger", "done", STR_NONE);
+    else if (draft->run->at.resolution.kind != RESOLUTION_NOT_DONE) /* a person settled it before the call */
+        settled(draft, call->key, "retry", "done", STR_NONE);
+}
+
+/* It may be called again as if for the first time, within the retry budget (I7). */
+static void call_surely_not_done(struct draft *draft, const struct call *call)
+{
+    struct run *run = draft->run;
+    settled(draft, call->key, "probe", "not_done", STR_NONE);
+    run->at.doubt = (struct doubt){.state = DOUBT_NONE};
+    draft->plan->not_done = true;
+    run->at.attempt++;
+    if (run->at.attempt > draft->contract->retry_budget + 1)
+        walk_fail(draft,
+                  arena_printf(draft->arena, "%s was tried %d times and not done", call->tool->name.data,
+                               run->at.attempt - 1),
+                  false);
+    else
+        walk_again(draft);
 }
 
 void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome)
@@ -163,10 +188,7 @@ void doubt_probed(struct draft *draft, const struct call *call, const struct out
         settled(draft, call->key, "probe", "done", STR_NONE);
         adopt(draft, call, result, ORIGIN_PROBED);
     } else if (not_done) {
-        settled(draft, call->key, "probe", "not_done", STR_NONE);
-        draft->run->at.doubt = (struct doubt){.state = DOUBT_NONE};
-        draft->plan->not_done = true;
-        walk_again(draft);
+        call_surely_not_done(draft, call);
     } else {
         probe_unknown(draft, call, STR("neither done nor not_done holds for its answer"));
     }
@@ -177,17 +199,21 @@ void doubt_resolved(struct draft *draft, const struct step_parked *parked, const
     struct run *run = draft->run;
     static const char *const outcomes[] = {"unknown", "done", "not_done", "failed"};
     settled(draft, parked->key, "person", outcomes[resolved->kind], resolved->by);
-    int32_t tool = contract_tool(draft->contract, parked->tool);
-    if (resolved->kind == RESOLUTION_DONE && tool >= 0) {
+    if (resolved->kind == RESOLUTION_DONE) {
+        const struct checkpoint *checkpoint = draft->step->guarded_by >= 0
+                                                  ? &draft->contract->checkpoints[draft->step->guarded_by]
+                                                  : NULL;
+        const struct approval *approval = checkpoint != NULL
+                                              ? run_approval(run, draft->contract->steps[checkpoint->step].name)
+                                              : NULL;
         struct call call = {
             .kind = CALL_TOOL,
             .effect = EFFECT_WRITE,
             .key = parked->key,
-            .tool = &draft->contract->tools[tool],
+            .tool = doubt_tool(draft),
             .arguments = parked->arguments,
-            .approval = draft->step->guarded_by >= 0
-                            ? draft->contract->steps[draft->contract->checkpoints[draft->step->guarded_by].step].name
-                            : STR_NONE,
+            .approval = approval != NULL ? approval->step : STR_NONE,
+            .args_hash = approval != NULL ? approval->args_hash : STR_NONE,
         };
         adopt(draft, &call, resolved->result.data != NULL ? resolved->result : STR("null"), ORIGIN_RESOLVED);
     } else if (resolved->kind == RESOLUTION_NOT_DONE) {

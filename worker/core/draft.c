@@ -12,8 +12,10 @@ void draft_open(struct draft *draft, const struct decide_env *env, const struct 
         .arena = env->arena,
         .plan = plan,
         .run = run_copy(env->arena, run),
+        .event_ms = run->written_at_ms > 0 ? run->written_at_ms : env->now_ms,
     };
-    int32_t step = env->contract != NULL ? contract_step(env->contract, run->at.step) : -1; /* NULL: only to be abandoned */
+    int32_t step = env->contract != NULL ? contract_step(env->contract, run->at.step)
+                                         : -1; /* NULL: only to be abandoned */
     draft->step = step >= 0 ? &draft->contract->steps[step] : NULL;
 }
 
@@ -90,4 +92,19 @@ const struct agent *draft_agent(const struct draft *draft)
 bool draft_is_agent(const struct draft *draft)
 {
     return draft->step->kind == STEP_MODEL || draft_agent(draft) != NULL;
+}
+
+const char *draft_misfit(const struct draft *draft)
+{
+    const struct cursor *at = &draft->run->at;
+    const struct contract *contract = draft->contract;
+    if (draft->step->kind == STEP_ROUTER)
+        return "a router never waits";
+    if (at->judging >= (int32_t)contract->criteria_count ||
+        (at->judging >= 0 && contract->criteria[at->judging].judge < 0))
+        return "no judge decides that criterion";
+    if (at->doubt.state == DOUBT_NONE)
+        return NULL;
+    const struct tool *tool = draft->step->kind != STEP_APPROVAL ? doubt_tool(draft) : NULL;
+    return tool != NULL && tool->effect == EFFECT_WRITE ? NULL : "a doubt without a write";
 }

@@ -22,6 +22,7 @@ struct draft {
     struct run *run;         /* our own copy, being changed */
     const struct step *step; /* of the contract, where the run stands; NULL before the start */
     size_t facts_capacity;
+    int64_t event_ms; /* when what is being processed was written: the time that expressions see, the same on each delivery */
     struct expr_root *root; /* NULL until an expression is evaluated; dropped when the state changes */
     const struct call *made; /* the tool call that was just answered, for .calls of a tool step */
     struct str made_result;
@@ -36,6 +37,9 @@ struct step_state *draft_state(struct draft *draft);               /* of the cur
 void draft_say(struct draft *draft, struct message message);       /* appends to the conversation */
 const struct agent *draft_agent(const struct draft *draft);        /* of the current step; NULL = none */
 bool draft_is_agent(const struct draft *draft); /* the current step talks to a model: agent, model, or a tool that is an agent */
+
+/* NULL, or why this contract cannot have led to this state: it is damaged or forged. */
+const char *draft_misfit(const struct draft *draft);
 
 /* ---- scope.c ---- */
 void scope_forget(struct draft *draft);
@@ -67,7 +71,8 @@ void walk_fail(struct draft *draft, struct str reason, bool refused); /* follows
 void walk_end(struct draft *draft, enum run_status status, struct str reason, struct str output);
 /* The end of the run was reached: the criteria that are due at the end, from `criterion` on, then RUN_COMPLETED. */
 void walk_finish(struct draft *draft, size_t criterion);
-bool walk_over_budget(struct draft *draft); /* true: a limit is spent, the run was ended with that reason */
+/* True: a limit is spent, the run was ended with that reason. `steps`: those that count. */
+bool walk_over_budget(struct draft *draft, int32_t steps);
 
 /* ---- accept.c ---- */
 void accept_output(struct draft *draft, struct str output);
@@ -100,6 +105,7 @@ void guard_refuse(struct draft *draft, struct str tool, struct str arguments, co
 struct str guard_args_hash(struct draft *draft, struct str step, int32_t visit, struct str tool, struct str arguments);
 
 /* ---- doubt.c ---- */
+const struct tool *doubt_tool(const struct draft *draft); /* that the current call is of; NULL = none */
 void doubt_raised(struct draft *draft, const struct call *call, const struct outcome *outcome);
 const struct call *doubt_call(struct draft *draft); /* the probe or the repetition; NULL: the plan is complete */
 void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome);

@@ -5,9 +5,9 @@
 const char *fact_kind_name(enum fact_kind kind)
 {
     static const char *const names[] = {
-        "RunStarted",       "ModelAnswered", "ToolAnswered",  "CallFailed",       "CallRefused",
-        "OutputRejected",   "CriterionChecked", "InDoubt",    "DoubtSettled",     "StepWaiting",
-        "ApprovalDecided",  "StepCompleted", "StepFailed",    "RunEnded",         "RequestAnswered",
+        "RunStarted",      "ModelAnswered",    "ToolAnswered", "CallFailed",   "CallRefused",
+        "OutputRejected",  "CriterionChecked", "InDoubt",      "DoubtSettled", "StepWaiting",
+        "ApprovalDecided", "StepCompleted",    "StepFailed",   "RunEnded",     "RequestAnswered",
     };
     assert((size_t)kind < sizeof(names) / sizeof(names[0]));
     return names[kind];

@@ -35,9 +35,10 @@ static bool not_forbidden(struct draft *draft, struct str name, const struct too
                 covered = true;
             else if (forbidden->kind == FORBIDDEN_ACTION && verdict->arguments_valid &&
                      !scope_true_over(draft, forbidden->when, verdict->arguments, &covered, &error))
-                return refuse(verdict, "boundaries.forbidden_actions",
-                              arena_printf(draft->arena, "%.*s cannot be ruled out: %s", STR_ARG(forbidden->name), error.text),
-                              true);
+                return refuse(
+                    verdict, "boundaries.forbidden_actions",
+                    arena_printf(draft->arena, "%.*s cannot be ruled out: %s", STR_ARG(forbidden->name), error.text),
+                    true);
         }
         if (covered)
             return refuse(verdict, "boundaries.forbidden_actions",
@@ -68,10 +69,12 @@ static bool approved(struct draft *draft, const struct tool *tool, struct verdic
     if (!required)
         return true;
     const char *rule = forbidden != NULL ? "boundaries.forbidden_actions" : "human_checkpoints";
-    const struct approval *approval =
-        checkpoint != NULL && !draft_is_agent(draft) ? run_approval(draft->run, contract->steps[checkpoint->step].name) : NULL;
+    const struct approval *approval = checkpoint != NULL && !draft_is_agent(draft)
+                                          ? run_approval(draft->run, contract->steps[checkpoint->step].name)
+                                          : NULL;
     if (approval == NULL || !approval->approved)
-        return refuse(verdict, rule, arena_printf(draft->arena, "%s was not approved by a person", tool->name.data), true);
+        return refuse(verdict, rule, arena_printf(draft->arena, "%s was not approved by a person", tool->name.data),
+                      true);
     if (approval->spent)
         return refuse(verdict, rule, STR("the approval is spent: it admitted a call already"), true);
     if (approval->guards_visit != draft->run->at.visit)
@@ -109,15 +112,18 @@ void guard_tool_step(struct draft *draft, const struct tool *tool, struct verdic
     memset(verdict, 0, sizeof(*verdict));
     struct str arguments = STR("{}");
     struct error error;
-    if (draft->step->args != NULL &&
-        !scope_eval(draft, draft->step->args, (struct scope){.what = "args"}, &arguments, &error)) {
+    if (draft->run->at.doubt.arguments.data != NULL)
+        arguments = draft->run->at.doubt.arguments;
+    else if (draft->step->args != NULL &&
+             !scope_eval(draft, draft->step->args, (struct scope){.what = "args"}, &arguments, &error)) {
         refuse(verdict, "args", arena_str(draft->arena, str_of(error.text)), false);
         return;
     }
     if (!fit_parameters(draft, tool, arguments, verdict))
         return;
     if (!tool->allowed) {
-        refuse(verdict, "boundaries.allowed_tools", arena_printf(draft->arena, "%s is not allowed", tool->name.data), true);
+        refuse(verdict, "boundaries.allowed_tools", arena_printf(draft->arena, "%s is not allowed", tool->name.data),
+               true);
         return;
     }
     verdict->admitted = not_forbidden(draft, tool->name, tool, verdict) && approved(draft, tool, verdict);
@@ -153,8 +159,8 @@ void guard_request(struct draft *draft, const struct tool_request *request, cons
     if (!approved(draft, *tool, verdict))
         return;
     if (!agent_has(draft, index)) {
-        refuse(verdict, "agents.tools", arena_printf(draft->arena, "%.*s is not a tool of this agent", STR_ARG(request->tool)),
-               true);
+        refuse(verdict, "agents.tools",
+               arena_printf(draft->arena, "%.*s is not a tool of this agent", STR_ARG(request->tool)), true);
         return;
     }
     if (!fits) {

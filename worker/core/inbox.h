@@ -45,7 +45,7 @@ struct decision {
     struct str args_hash; /* what the person was shown; empty = whatever waits now */
     bool approved;
     struct str by, reason;
-    int64_t at_ms;
+    int64_t at_ms; /* for the keeper: the broker's time of the record */
 };
 
 /* A person settles a write in doubt. */

@@ -8,7 +8,9 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "worker/base/json.h"
 #include "worker/base/mem.h"
+#include "worker/contract/contract.h"
 
 #define NEVER INT64_MAX
 
@@ -32,16 +34,17 @@ struct keeper {
 /* ---- copies in one block: the struct, then its texts ---- */
 
 static const size_t row_texts[] = {
-    offsetof(struct run_row, run),    offsetof(struct run_row, contract), offsetof(struct run_row, contract_hash),
-    offsetof(struct run_row, input_hash), offsetof(struct run_row, reason), offsetof(struct run_row, output),
+    offsetof(struct run_row, run),          offsetof(struct run_row, contract), offsetof(struct run_row, contract_hash),
+    offsetof(struct run_row, input_hash),   offsetof(struct run_row, reason),   offsetof(struct run_row, output),
     offsetof(struct run_row, requested_by),
 };
 static const size_t parked_texts[] = {
-    offsetof(struct step_parked, run),       offsetof(struct step_parked, branch), offsetof(struct step_parked, step),
-    offsetof(struct step_parked, reason),    offsetof(struct step_parked, guards), offsetof(struct step_parked, tool),
-    offsetof(struct step_parked, arguments), offsetof(struct step_parked, args_hash), offsetof(struct step_parked, key),
-    offsetof(struct step_parked, contract),  offsetof(struct step_parked, contract_hash),
-    offsetof(struct step_parked, event),
+    offsetof(struct step_parked, run),           offsetof(struct step_parked, branch),
+    offsetof(struct step_parked, step),          offsetof(struct step_parked, reason),
+    offsetof(struct step_parked, guards),        offsetof(struct step_parked, tool),
+    offsetof(struct step_parked, arguments),     offsetof(struct step_parked, args_hash),
+    offsetof(struct step_parked, key),           offsetof(struct step_parked, contract),
+    offsetof(struct step_parked, contract_hash), offsetof(struct step_parked, event),
 };
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -191,7 +194,8 @@ static size_t parked_index(const struct kept *entry, struct str branch)
 static void set_parked(struct keeper *keeper, struct kept *entry, struct str branch, const struct step_parked *parked)
 {
     size_t i = parked_index(entry, branch);
-    struct step_parked *copy = parked != NULL ? clone(parked, sizeof(*parked), parked_texts, COUNT(parked_texts)) : NULL;
+    struct step_parked *copy = parked != NULL ? clone(parked, sizeof(*parked), parked_texts, COUNT(parked_texts))
+                                              : NULL;
     if (i < entry->parked_count) {
         mem_free(entry->parked[i]);
         entry->parked[i] = entry->parked[--entry->parked_count];
@@ -259,6 +263,8 @@ void keeper_load_parked(struct keeper *keeper, const struct step_parked *parked)
 
 void keeper_load_tombstone(struct keeper *keeper, struct str key)
 {
+    if (key.size == 0)
+        return;
     const char *slash = memchr(key.data, '/', key.size);
     struct str run = {key.data, slash != NULL ? (size_t)(slash - key.data) : key.size};
     struct kept *entry = find(keeper, run);
@@ -314,7 +320,7 @@ static int64_t uuid7_ms(struct str id)
         return -1;
     int64_t ms = 0;
     for (size_t i = 0; i < 13; i++) {
-        char c = id.data[i];
+        char c = (char)(id.data[i] | 0x20); /* lower case; digits stay what they are */
         int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
         if (i == 8)
             continue;
@@ -377,7 +383,8 @@ void keeper_park(struct keeper *keeper, const struct step_parked *parked, struct
     *out = (struct waiting_row){.key = parked_key(arena, parked->run, parked->branch), .parked = parked};
 }
 
-void keeper_release(struct keeper *keeper, struct str run, struct str branch, struct arena *arena, struct waiting_row *out)
+void keeper_release(struct keeper *keeper, struct str run, struct str branch, struct arena *arena,
+                    struct waiting_row *out)
 {
     *out = (struct waiting_row){.key = parked_key(arena, run, branch)};
     keeper_load_tombstone(keeper, out->key);
@@ -415,6 +422,9 @@ const char *keeper_refuse_decision(const struct keeper *keeper, const struct dec
             .data;
     if (decision->args_hash.size > 0 && !str_equal(decision->args_hash, parked->args_hash))
         return "the decision is for other arguments than those that wait; look again with: myelin approvals";
+    /* Silence was the answer when the time passed, whoever worked off what first. */
+    if (parked->timeout_action == TIMEOUT_REJECT && parked->due_at_ms > 0 && decision->at_ms >= parked->due_at_ms)
+        return "the decision came too late: the time of the approval had passed";
     return NULL;
 }
 
@@ -425,9 +435,15 @@ const char *keeper_refuse_resolution(const struct keeper *keeper, const struct r
         return refused;
     const struct step_parked *parked = keeper_parked_step(keeper, resolved->run, resolved->step);
     if (parked == NULL || parked->waits_for != WAITS_RESOLUTION)
-        return arena_printf(arena, "step %.*s has no write in doubt that waits for a person", STR_ARG(resolved->step)).data;
+        return arena_printf(arena, "step %.*s has no write in doubt that waits for a person", STR_ARG(resolved->step))
+            .data;
     if (resolved->kind == RESOLUTION_NONE)
         return "the resolution says neither done, nor not done, nor failed";
+    struct error error;
+    json_t *result = resolved->result.data != NULL ? json_read(resolved->result, RUN_STATE_SIZE_MAX, &error) : NULL;
+    if (resolved->result.data != NULL && result == NULL)
+        return arena_printf(arena, "the result is no JSON: %s", error.text).data;
+    json_decref(result);
     return NULL;
 }
 

@@ -76,7 +76,7 @@ struct approval {
 
 /* What was used so far, against contract_limits. */
 struct usage {
-    int32_t steps; /* committed step events */
+    int32_t steps; /* committed step events, but for those that could not even try (Redis was down) */
     int32_t model_calls, tool_calls, writes, retries, refusals;
     int64_t tokens_in, tokens_out; /* as far as the model told */
     int32_t tokens_unknown;        /* model answers without usage: not 0, unknown */
@@ -90,6 +90,7 @@ struct doubt {
     int64_t since_ms;
     int64_t until_ms; /* nobody probes or sends before this time */
     int32_t probes;   /* probes made so far */
+    struct str arguments; /* JSON: as they were sent; what is repeated under the same key is the same call */
     struct str why;
 };
 

@@ -27,7 +27,7 @@ static struct str run_member(struct draft *draft)
     json_t *object = json_object();
     put_text(object, "id", run->id);
     put_text(object, "contract", run->contract);
-    json_object_set_new(object, "age_s", json_integer((draft->env->now_ms - run->started_at_ms) / 1000));
+    json_object_set_new(object, "age_s", json_integer((draft->event_ms - run->started_at_ms) / 1000));
     json_t *visits = json_object();
     for (size_t i = 0; i < run->steps_count; i++)
         json_object_set_new(visits, run->steps[i].name.data, json_integer(run->steps[i].visits));
@@ -139,7 +139,8 @@ bool scope_true_over(struct draft *draft, const struct expr *expr, struct str js
     return ok;
 }
 
-bool scope_eval_over(struct draft *draft, const struct expr *expr, struct str json, struct str *out, struct error *error)
+bool scope_eval_over(struct draft *draft, const struct expr *expr, struct str json, struct str *out,
+                     struct error *error)
 {
     struct expr_root *root = expr_root_of(json);
     bool ok = expr_eval(expr, root, site(draft), draft->arena, out, error);

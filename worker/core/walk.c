@@ -28,16 +28,17 @@ void walk_end(struct draft *draft, enum run_status status, struct str reason, st
         .run = draft->run->id, .status = status, .reason = reason, .output = output, .at_ms = draft->env->now_ms};
 }
 
-bool walk_over_budget(struct draft *draft)
+bool walk_over_budget(struct draft *draft, int32_t steps)
 {
     const struct contract_limits *limits = &draft->contract->limits;
     const struct usage *usage = &draft->run->usage;
     int64_t tokens = usage->tokens_in + usage->tokens_out;
     struct str reason = STR_NONE;
     if (draft->env->now_ms >= draft->run->deadline_at_ms)
-        reason = arena_printf(draft->arena, "limits.deadline: %lld s have passed", (long long)(limits->deadline_ms / 1000));
-    else if (usage->steps >= limits->steps_max)
-        reason = arena_printf(draft->arena, "limits.steps: %d of %d used", usage->steps, limits->steps_max);
+        reason = arena_printf(draft->arena, "limits.deadline: %lld s have passed",
+                              (long long)(limits->deadline_ms / 1000));
+    else if (steps >= limits->steps_max)
+        reason = arena_printf(draft->arena, "limits.steps: %d of %d used", steps, limits->steps_max);
     else if (tokens >= limits->llm_tokens_max)
         reason = arena_printf(draft->arena, "limits.llm_tokens: %lld of %lld used", (long long)tokens,
                               (long long)limits->llm_tokens_max);
@@ -52,8 +53,14 @@ bool walk_over_budget(struct draft *draft)
 
 void walk_again(struct draft *draft)
 {
-    if (walk_over_budget(draft)) /* I7: a loop of steps ends here, whatever drives it */
+    bool doubt = draft->run->at.doubt.state !=
+                 DOUBT_NONE; /* must be settled, whatever is spent; has limits of its own */
+    if (!doubt &&
+        walk_over_budget(draft, draft->run->usage.steps)) /* I7: a loop of steps ends here, whatever drives it */
         return;
+    struct step_state *state = draft_state(draft);
+    if (state->status != STEP_COMPLETED) /* completed: its run's end is being judged */
+        state->status = doubt ? STEP_IN_DOUBT : STEP_RUNNING;
     draft->run->usage.steps++;
     draft->plan->next = NEXT_STEP;
     draft->plan->run = draft->run;
@@ -90,12 +97,26 @@ void walk_park(struct draft *draft, enum waits_for what, struct str reason, int6
         .key = parked->key,
         .planned = what == WAITS_APPROVAL && draft->step->kind == STEP_APPROVAL,
     };
-    draft_state(draft)->status = what == WAITS_RESOLUTION ? STEP_IN_DOUBT : STEP_WAITING;
+    struct step_state *state = draft_state(draft);
+    if (state->status != STEP_COMPLETED)
+        state->status = run->at.doubt.state != DOUBT_NONE ? STEP_IN_DOUBT : STEP_WAITING;
     draft->plan->next = NEXT_PARK;
     draft->plan->run = run;
 }
 
 /* ---- the end of a step; both return where to go on, TARGET_NONE = the plan is complete ---- */
+
+/* What belongs to the visit is over; the numbers of its calls go on, since a judge of the run's end may still be asked here. */
+static void leave(struct draft *draft)
+{
+    struct cursor *at = &draft->run->at;
+    at->conversation_count = 0;
+    at->judging = -1;
+    at->candidate = STR_NONE;
+    at->doubt = (struct doubt){.state = DOUBT_NONE};
+    at->resolution = (struct resolution){.kind = RESOLUTION_NONE};
+    scope_forget(draft);
+}
 
 static int32_t failed(struct draft *draft, struct str reason, bool refused)
 {
@@ -108,7 +129,7 @@ static int32_t failed(struct draft *draft, struct str reason, bool refused)
         .target = target_name(draft, target),
         .refused = refused,
     };
-    scope_forget(draft);
+    leave(draft);
     if (target == TARGET_NONE)
         walk_end(draft, RUN_FAILED,
                  arena_printf(draft->arena, "step %s failed: %.*s", draft->step->name.data, STR_ARG(reason)), STR_NONE);
@@ -127,8 +148,8 @@ static bool set_variables(struct draft *draft, struct str output, struct str *ch
     for (size_t i = 0; ok && i < step->set_count; i++) {
         struct str value;
         ok = scope_eval(draft, step->set[i].value, (struct scope){.what = "set", .candidate = output}, &value, error);
-        if (ok)
-            json_object_set_new(delta, step->set[i].name.data, json_read(value, RUN_STATE_SIZE_MAX, NULL));
+        json_t *read = ok ? json_read(value, RUN_STATE_SIZE_MAX, error) : NULL;
+        ok = read != NULL && json_object_set_new(delta, step->set[i].name.data, read) == 0;
     }
     if (ok) {
         json_object_update(vars, delta);
@@ -159,9 +180,7 @@ static int32_t completed_to(struct draft *draft, struct str output, const char *
     };
     if (output.data != NULL)
         draft->output = output;
-    draft->run->at.conversation_count = 0;
-    draft->run->at.candidate = STR_NONE;
-    scope_forget(draft);
+    leave(draft);
     return target;
 }
 
@@ -176,14 +195,16 @@ static bool pass_gates(struct draft *draft, int32_t step, int32_t *target)
         if (criterion->before != step)
             continue;
         bool holds = false;
-        struct error error = {.class = ERROR_NONE};
-        bool ok = scope_true(draft, criterion->check, (struct scope){.what = "before"}, &holds, &error);
-        struct str reason = ok ? criterion->says : arena_str(draft->arena, str_of(error.text));
+        struct error error = {.text = "a judge cannot stand before a step"};
+        bool ok = criterion->check != NULL &&
+                  scope_true(draft, criterion->check, (struct scope){.what = "before"}, &holds, &error);
+        struct str reason = ok ? STR_NONE : arena_str(draft->arena, str_of(error.text));
         struct fact *fact = draft_fact(draft, FACT_CRITERION_CHECKED);
-        fact->is.criterion_checked =
-            (struct fact_criterion_checked){.says = criterion->says, .holds = ok && holds, .reason = reason};
+        fact->is.criterion_checked = (struct fact_criterion_checked){
+            .says = criterion->says, .holds = ok && holds, .reason = reason};
         if (ok && holds)
             continue;
+        reason = ok ? criterion->says : reason;
         *target = failed(draft, arena_printf(draft->arena, "gate not passed: %.*s", STR_ARG(reason)), true);
         return false;
     }
@@ -219,7 +240,8 @@ static bool enter(struct draft *draft, int32_t index, int32_t *target)
         .judging = -1,
     };
     if (state->visits >= draft->step->visits_max) {
-        *target = failed(draft, arena_printf(draft->arena, "visits_max = %d is reached", draft->step->visits_max), false);
+        *target = failed(draft, arena_printf(draft->arena, "visits_max = %d is reached", draft->step->visits_max),
+                         false);
         return false;
     }
     if (!pass_gates(draft, index, target))
@@ -285,7 +307,8 @@ static int32_t ask(struct draft *draft)
         parked->args_hash = guard_args_hash(draft, guarded->name, visit, parked->tool, arguments);
         reason = arena_printf(draft->arena, "approval of %.*s", STR_ARG(guarded->name));
     }
-    parked->timeout_action = (int32_t)checkpoint->timeout_action;
+    bool edge = draft->step->edges[EDGE_TIMED_OUT] != TARGET_NONE; /* silence is an answer, then */
+    parked->timeout_action = (int32_t)(edge ? TIMEOUT_REJECT : checkpoint->timeout_action);
     walk_park(draft, WAITS_APPROVAL, reason, draft->env->now_ms + checkpoint->timeout_ms);
     return TARGET_NONE;
 }
