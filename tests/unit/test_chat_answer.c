@@ -318,70 +318,68 @@ static void test_prices(void **state)
                      INT64_MAX / 2);
 }
 
+static const struct {
+    int32_t status;
+    const char *body;
+    bool retryable;
+    const char *says;
+} error_cases[] = {
+    {400,
+     "{\"error\":{\"message\":\"too long\",\"type\":\"invalid_request_error\",\"code\":\"context_length_exceeded\"}}",
+     false, "HTTP 400 context_length_exceeded: too long"},
+    {401, "{\"error\":{\"message\":\"Incorrect API key provided: sk-verysecret.\",\"code\":\"invalid_api_key\"}}",
+     false, "HTTP 401 invalid_api_key: Incorrect API key provided: [secret]."},
+    {402, "{}", false, "HTTP 402: {}"},
+    {403, "", false, "HTTP 403"},
+    {404, "{\"detail\":\"Not Found\"}", false, "HTTP 404: Not Found"},
+    {408, "", true, "HTTP 408"},
+    {409, "", true, "HTTP 409"},
+    {413, "<html>too large</html>", false, "HTTP 413: <html>too large</html>"},
+    {422, "{\"detail\":[{\"loc\":[\"body\"]}]}", false, "HTTP 422: {\"detail\":[{\"loc\":[\"body\"]}]}"},
+    {429, "{\"error\":{\"message\":\"slow\",\"type\":\"requests\",\"code\":\"rate_limit_exceeded\"}}", true,
+     "HTTP 429 rate_limit_exceeded: slow"},
+    {429, "{\"error\":{\"message\":\"no money\",\"type\":\"insufficient_quota\",\"code\":null}}", false,
+     "HTTP 429 insufficient_quota: no money"},
+    {429, "{\"error\":{\"message\":\"no money\",\"type\":\"x\",\"code\":\"credit_balance_exhausted\"}}", false,
+     "HTTP 429 credit_balance_exhausted: no money"},
+    {429, "{\"error\":{\"code\":\"organization_spend_limit_exceeded\"}}", false, "HTTP 429 organization_spend_limit"},
+    {429, "{\"error\":{\"code\":\"project_spend_limit_exceeded\"}}", false, "HTTP 429 project_spend_limit"},
+    {429, "{\"error\":{\"code\":\"organization_usage_limit_exceeded\"}}", false, "HTTP 429 organization_usage"},
+    {500, "{\"error\":{\"code\":500,\"message\":\"context shift is disabled\",\"type\":\"server_error\"}}", true,
+     "HTTP 500 server_error: context shift is disabled"}, /* llama.cpp: the code is a number */
+    {502, "<html>\r\n<head>bad gateway", true, "HTTP 502: <html>  <head>bad gateway"},
+    {503, "{\"error\":\"model is loading\"}", true, "HTTP 503: model is loading"}, /* a bare text */
+    {504, "{\"object\":\"error\",\"message\":\"upstream\",\"code\":504}", true, "HTTP 504: upstream"},
+    {529, "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}", true,
+     "HTTP 529 overloaded_error: Overloaded"},
+    {301, "", false, "HTTP 301"},
+    {200, "{\"error\":{\"message\":\"upstream\",\"code\":502}}", true, "HTTP 502: upstream"},
+    {200, "{\"error\":{\"message\":\"no such model\",\"code\":404}}", false, "HTTP 404: no such model"},
+    {200, "{\"error\":{\"message\":\"m\",\"code\":\"insufficient_quota\"}}", false, "HTTP 200 insufficient_quota: m"},
+    {200, "{\"error\":{\"message\":\"m\",\"type\":\"invalid_request_error\"}}", false, "invalid_request_error"},
+    {200, "{\"error\":\"boom\"}", true, "HTTP 200: boom"},
+    {200, "{\"choices\":[{\"error\":{\"message\":\"m\",\"code\":503}}]}", true, "HTTP 503: m"},
+    {200, "{\"choices\":[{\"message\":{\"content\":\"a\"},\"finish_reason\":\"error\"}]}", true, "broke off"},
+    {200, "", true, "not valid JSON"},
+    {200, "data: {\"choices\":[]}\n\n", true, "not valid JSON"},
+    {200, "{\"choices\":[{\"message\":{\"content\":\"a\"", true, "not valid JSON"},
+    {200, "{\"choices\":[]}", true, "choices[0].message"},
+    {200, "{\"choices\":{}}", true, "choices[0].message"},
+    {200, "{\"choices\":[{\"message\":\"x\"}]}", true, "choices[0].message"},
+    {200, "[]", true, "choices[0].message"},
+    {200, "null", true, "choices[0].message"},
+    {204, "", true, "not valid JSON"},
+};
+
 static void test_errors(void **state)
 {
-    static const struct {
-        int32_t status;
-        const char *body;
-        bool retryable;
-        const char *says;
-    } cases[] = {
-        {400,
-         "{\"error\":{\"message\":\"too long\",\"type\":\"invalid_request_error\",\"code\":\"context_length_exceeded\"}}",
-         false, "HTTP 400 context_length_exceeded: too long"},
-        {401, "{\"error\":{\"message\":\"Incorrect API key provided: sk-verysecret.\",\"code\":\"invalid_api_key\"}}",
-         false, "HTTP 401 invalid_api_key: Incorrect API key provided: [secret]."},
-        {402, "{}", false, "HTTP 402: {}"},
-        {403, "", false, "HTTP 403"},
-        {404, "{\"detail\":\"Not Found\"}", false, "HTTP 404: Not Found"},
-        {408, "", true, "HTTP 408"},
-        {409, "", true, "HTTP 409"},
-        {413, "<html>too large</html>", false, "HTTP 413: <html>too large</html>"},
-        {422, "{\"detail\":[{\"loc\":[\"body\"]}]}", false, "HTTP 422: {\"detail\":[{\"loc\":[\"body\"]}]}"},
-        {429, "{\"error\":{\"message\":\"slow\",\"type\":\"requests\",\"code\":\"rate_limit_exceeded\"}}", true,
-         "HTTP 429 rate_limit_exceeded: slow"},
-        {429, "{\"error\":{\"message\":\"no money\",\"type\":\"insufficient_quota\",\"code\":null}}", false,
-         "HTTP 429 insufficient_quota: no money"},
-        {429, "{\"error\":{\"message\":\"no money\",\"type\":\"x\",\"code\":\"credit_balance_exhausted\"}}", false,
-         "HTTP 429 credit_balance_exhausted: no money"},
-        {429, "{\"error\":{\"code\":\"organization_spend_limit_exceeded\"}}", false,
-         "HTTP 429 organization_spend_limit"},
-        {429, "{\"error\":{\"code\":\"project_spend_limit_exceeded\"}}", false, "HTTP 429 project_spend_limit"},
-        {429, "{\"error\":{\"code\":\"organization_usage_limit_exceeded\"}}", false, "HTTP 429 organization_usage"},
-        {500, "{\"error\":{\"code\":500,\"message\":\"context shift is disabled\",\"type\":\"server_error\"}}", true,
-         "HTTP 500 server_error: context shift is disabled"}, /* llama.cpp: the code is a number */
-        {502, "<html>\r\n<head>bad gateway", true, "HTTP 502: <html>  <head>bad gateway"},
-        {503, "{\"error\":\"model is loading\"}", true, "HTTP 503: model is loading"}, /* a bare text */
-        {504, "{\"object\":\"error\",\"message\":\"upstream\",\"code\":504}", true, "HTTP 504: upstream"},
-        {529, "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}", true,
-         "HTTP 529 overloaded_error: Overloaded"},
-        {301, "", false, "HTTP 301"},
-        {200, "{\"error\":{\"message\":\"upstream\",\"code\":502}}", true, "HTTP 502: upstream"},
-        {200, "{\"error\":{\"message\":\"no such model\",\"code\":404}}", false, "HTTP 404: no such model"},
-        {200, "{\"error\":{\"message\":\"m\",\"code\":\"insufficient_quota\"}}", false,
-         "HTTP 200 insufficient_quota: m"},
-        {200, "{\"error\":{\"message\":\"m\",\"type\":\"invalid_request_error\"}}", false, "invalid_request_error"},
-        {200, "{\"error\":\"boom\"}", true, "HTTP 200: boom"},
-        {200, "{\"choices\":[{\"error\":{\"message\":\"m\",\"code\":503}}]}", true, "HTTP 503: m"},
-        {200, "{\"choices\":[{\"message\":{\"content\":\"a\"},\"finish_reason\":\"error\"}]}", true, "broke off"},
-        {200, "", true, "not valid JSON"},
-        {200, "data: {\"choices\":[]}\n\n", true, "not valid JSON"},
-        {200, "{\"choices\":[{\"message\":{\"content\":\"a\"", true, "not valid JSON"},
-        {200, "{\"choices\":[]}", true, "choices[0].message"},
-        {200, "{\"choices\":{}}", true, "choices[0].message"},
-        {200, "{\"choices\":[{\"message\":\"x\"}]}", true, "choices[0].message"},
-        {200, "[]", true, "choices[0].message"},
-        {200, "null", true, "choices[0].message"},
-        {204, "", true, "not valid JSON"},
-    };
-
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct outcome outcome = outcome_of(cases[i].status, cases[i].body);
+    for (size_t i = 0; i < sizeof error_cases / sizeof error_cases[0]; i++) {
+        struct outcome outcome = outcome_of(error_cases[i].status, error_cases[i].body);
 
         assert_int_equal(outcome.kind, OUTCOME_FAILED);
-        if (outcome.retryable != cases[i].retryable || strstr(outcome.reason.data, cases[i].says) == NULL)
-            fail_msg("%d %s: retryable %d, \"%s\"", cases[i].status, cases[i].body, outcome.retryable,
+        if (outcome.retryable != error_cases[i].retryable || strstr(outcome.reason.data, error_cases[i].says) == NULL)
+            fail_msg("%d %s: retryable %d, \"%s\"", error_cases[i].status, error_cases[i].body, outcome.retryable,
                      outcome.reason.data);
         assert_int_equal(outcome.retry_after_ms, 30);
         assert_false(outcome.executed_surely_not);

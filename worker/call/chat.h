@@ -13,17 +13,17 @@
 
 /* A model of the settings. */
 struct chat_model {
-    struct str name;  /* as contracts call it */
-    struct str url;   /* base, for example https://api.example.com/v1 ; "/chat/completions" is appended */
-    struct str key;   /* secret; may be absent */
-    struct str model; /* as the endpoint calls it */
-    int64_t timeout_ms;                              /* default 120 s */
-    int64_t micro_usd_in, micro_usd_out;             /* per 1,000,000 tokens; -1 = price not known */
-    int64_t micro_usd_cached;                        /* per 1,000,000 cached input tokens; -1 = as input */
-    int32_t max_tokens;                              /* 0 = not sent */
-    bool max_tokens_legacy;                          /* send max_tokens instead of max_completion_tokens */
-    struct str response_format; /* "json_schema" (default), "json_object" or "none": what the endpoint knows */
-    struct str extra;           /* JSON object merged into the request body (temperature, seed, ...); may be absent */
+    struct str name;    /* as contracts call it */
+    struct str url;     /* base, for example https://api.example.com/v1 ; "/chat/completions" is appended */
+    struct str key;     /* secret; may be absent */
+    struct str model;   /* as the endpoint calls it */
+    int64_t timeout_ms; /* default 120 s */
+    int64_t micro_usd_in, micro_usd_out; /* per 1,000,000 tokens; -1 = price not known */
+    int64_t micro_usd_cached;            /* per 1,000,000 cached input tokens; -1 = as input */
+    int32_t max_tokens;                  /* 0 = not sent */
+    bool max_tokens_legacy;              /* send max_tokens instead of max_completion_tokens */
+    struct str response_format;          /* "json_schema" (default), "json_object" or "none": what the endpoint knows */
+    struct str extra; /* JSON object merged into the request body (temperature, seed, ...); may be absent */
 };
 
 #define CHAT_ANSWER_SIZE_MAX ((size_t)1 << 20)

@@ -179,7 +179,7 @@ static struct str arguments_of(const struct reading *reading, const json_t *func
 
     if (arguments == NULL || json_is_null(arguments))
         return STR("{}");
-    if (!json_is_string(arguments))
+    if (text.data == NULL)
         return json_text(reading->arena, arguments);
     return strspn(text.data, " \t\r\n") == text.size ? STR("{}") : arena_str(reading->arena, text);
 }

@@ -52,11 +52,11 @@ enum ledger_verdict {
 };
 struct ledger_answer {
     enum ledger_verdict verdict;
-    struct str result;     /* STORED: as it was stored; valid during the call only */
-    int64_t fence;         /* GO of a write */
+    struct str result;          /* STORED: as it was stored; valid during the call only */
+    int64_t fence;              /* GO of a write */
     int64_t send_until_boot_ms; /* GO of a write: our own limit, computed from before we asked (clock_boot_ms) */
-    int64_t until_ms;      /* DOUBT: wall clock */
-    struct str reason;     /* DOUBT, DOWN */
+    int64_t until_ms;           /* DOUBT: wall clock */
+    struct str reason;          /* DOUBT, DOWN */
 };
 typedef void ledger_done(void *context, const struct ledger_answer *answer);
 
