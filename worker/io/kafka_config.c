@@ -188,6 +188,24 @@ bool kafka_watermarks(rd_kafka_t *ruler, rd_kafka_topic_partition_list_t *partit
                      edge == KAFKA_END ? "end" : "begin", rd_kafka_err2str(failed));
 }
 
+rd_kafka_resp_err_t kafka_produce(rd_kafka_t *producer, rd_kafka_topic_t *topic, int32_t partition, struct str key,
+                                  struct str value, void *opaque)
+{
+    const rd_kafka_vu_t parts[] = {
+        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = topic},
+        {.vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = partition},
+        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {(void *)(uintptr_t)key.data, key.size}},
+        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {(void *)(uintptr_t)value.data, value.size}},
+        {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY},
+        {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = opaque},
+    };
+    rd_kafka_error_t *failed = rd_kafka_produceva(producer, parts, sizeof parts / sizeof parts[0]);
+    rd_kafka_resp_err_t code = rd_kafka_error_code(failed); /* none: RD_KAFKA_RESP_ERR_NO_ERROR */
+    if (failed != NULL)
+        rd_kafka_error_destroy(failed);
+    return code;
+}
+
 bool kafka_fail(struct error *error, enum error_class class, const char *what, rd_kafka_error_t *failure)
 {
     error_set(error, class, "%s: %s (%s)", what, rd_kafka_error_string(failure), rd_kafka_error_name(failure));

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "worker/base/bytes.h"
 #include "worker/base/error.h"
 
 struct kafka_property {
@@ -44,6 +45,10 @@ int32_t kafka_partitions(const struct rd_kafka_metadata *metadata, const char *t
 enum kafka_edge { KAFKA_BEGIN, KAFKA_END };
 bool kafka_watermarks(rd_kafka_t *ruler, rd_kafka_topic_partition_list_t *partitions, enum kafka_edge edge,
                       int timeout_ms, struct error *error);
+
+/* Copies key and value (STR_NONE: none, a tombstone). `opaque` comes back with the delivery report. */
+rd_kafka_resp_err_t kafka_produce(rd_kafka_t *producer, rd_kafka_topic_t *topic, int32_t partition, struct str key,
+                                  struct str value, void *opaque);
 
 /* Fills `error` from `failure` and destroys it. Always returns false. */
 bool kafka_fail(struct error *error, enum error_class class, const char *what, rd_kafka_error_t *failure);

@@ -53,6 +53,9 @@ enum log_event_kind {
                          were none): timers may fire from now on */
     LOG_REVOKED,      /* stop: what is done was or will be committed by the log thread; answer with log_release */
     LOG_LOST,         /* as LOG_REVOKED, but nothing of it can be committed any more */
+    LOG_REFUSED,      /* the brokers will never take the records of that log_done (too large, no such topic): `error` says why,
+                         `offset` which. Nothing of it was written. All behind it in its partition waits until log_done is
+                         called for this offset again, with records that say so; offset -1 (a timer): it is dropped */
     LOG_COMMITTED,    /* for observers: one transaction was committed */
     LOG_STOPPED,      /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
 };
@@ -70,7 +73,7 @@ struct log_event {
     void *memory;          /* what log_event_free frees */
     int64_t commit_us;     /* COMMITTED: from begin to confirmed */
     int32_t commit_steps;  /* COMMITTED: source records finished by it */
-    struct error error;    /* STOPPED */
+    struct error error;    /* STOPPED, REFUSED */
 };
 
 int log_fd(const struct log *log);                          /* readable when log_next has something */

@@ -59,10 +59,11 @@ bool writer_put(struct writer *writer, const char *topic, int32_t partition, str
 {
     struct report report = {false, RD_KAFKA_RESP_ERR_NO_ERROR};
     int64_t until_us = clock_mono_us() + timeout_ms * 1000;
-    rd_kafka_resp_err_t failed = rd_kafka_producev(
-        writer->producer, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_KEY(key.data, key.size),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)value.data, value.size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-        RD_KAFKA_V_OPAQUE(&report), RD_KAFKA_V_END);
+    rd_kafka_topic_t *handle = rd_kafka_topic_new(writer->producer, topic, NULL);
+    if (handle == NULL)
+        return error_set(error, ERROR_FATAL, "cannot write to %s: %s", topic, rd_kafka_err2str(rd_kafka_last_error()));
+    rd_kafka_resp_err_t failed = kafka_produce(writer->producer, handle, partition, key, value, &report);
+    rd_kafka_topic_destroy(handle);
     if (failed)
         return error_set(error, ERROR_POISON, "cannot write to %s: %s", topic, rd_kafka_err2str(failed));
     while (!report.arrived && clock_mono_us() < until_us)

@@ -1,0 +1,182 @@
+/* The loop's side of the log. Nothing here blocks, but log_open and log_close. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "worker/io/kafka_config.h"
+#include "worker/io/log_internal.h"
+
+#define RING_SLACK 1024 /* above the credits: inbox and control need none */
+
+/* ---- opening and closing ---- */
+
+struct log *log_open(const struct log_settings *settings, struct error *error)
+{
+    struct log *log = calloc(1, sizeof *log);
+    if (log == NULL)
+        abort();
+    log_ring_open(&log->to_log, (size_t)settings->in_flight_max + RING_SLACK, -1);
+    log_ring_open(&log->to_loop, (size_t)settings->in_flight_max + RING_SLACK, -1);
+    if (!log_connect(log, settings, error)) {
+        log_close(log);
+        return NULL;
+    }
+    log->to_log.room_fd = log->to_loop.fd;
+    log->to_loop.room_fd = log->wake_fd;
+    if (pthread_create(&log->thread, NULL, log_thread, log) != 0) {
+        error_set(error, ERROR_FATAL, "cannot start the log thread");
+        log_close(log);
+        return NULL;
+    }
+    log->started = true;
+    return log;
+}
+
+static void command_free(struct log_command *command)
+{
+    if (command != NULL)
+        free(command->work);
+    free(command);
+}
+
+void log_close(struct log *log)
+{
+    if (log == NULL)
+        return;
+    if (log->started) {
+        atomic_store(&log->quit, true);
+        log_ring_wake(log->to_log.fd);
+        pthread_join(log->thread, NULL);
+    }
+    log_disconnect(log);
+    struct log_event *event;
+    struct log_command *command;
+    while ((event = log_ring_pop(&log->to_loop)) != NULL)
+        free(event);
+    while ((command = log_ring_pop(&log->to_log)) != NULL)
+        command_free(command);
+    while ((command = log->backlog_first) != NULL) {
+        log->backlog_first = command->next;
+        command_free(command);
+    }
+    log_ring_close(&log->to_loop);
+    log_ring_close(&log->to_log);
+    free(log);
+}
+
+/* ---- events ---- */
+
+int log_fd(const struct log *log)
+{
+    return log->to_loop.fd;
+}
+
+/* Commands that did not fit into the ring, in order. */
+static void push_backlog(struct log *log)
+{
+    while (log->backlog_first != NULL) {
+        struct log_command *command = log->backlog_first, *next = command->next;
+        if (!log_ring_push(&log->to_log, command))
+            return;
+        log->backlog_first = next;
+    }
+    log->backlog_last = NULL;
+}
+
+bool log_next(struct log *log, struct log_event *event)
+{
+    push_backlog(log);
+    struct log_event *next = log_ring_pop(&log->to_loop);
+    if (next == NULL)
+        return false;
+    *event = *next;
+    event->memory = next;
+    return true;
+}
+
+void log_event_free(struct log_event *event)
+{
+    free(event->memory);
+    event->memory = NULL;
+    event->key = event->value = STR_NONE;
+}
+
+/* ---- commands ---- */
+
+static void push(struct log *log, enum log_command_kind kind, int64_t tenure, struct log_work *work)
+{
+    struct log_command *command = calloc(1, sizeof *command);
+    if (command == NULL)
+        abort();
+    *command = (struct log_command){.kind = kind, .tenure = tenure, .work = work};
+    push_backlog(log);
+    if (log->backlog_first == NULL && log_ring_push(&log->to_log, command))
+        return;
+    if (log->backlog_last != NULL)
+        log->backlog_last->next = command;
+    else
+        log->backlog_first = command;
+    log->backlog_last = command;
+}
+
+/* Where the text now lies; STR_NONE stays STR_NONE. */
+static struct str move_text(char **at, struct str text)
+{
+    if (text.data == NULL)
+        return STR_NONE;
+    struct str copy = {*at, text.size};
+    memcpy(*at, text.data, text.size);
+    (*at)[text.size] = '\0';
+    *at += text.size + 1;
+    return copy;
+}
+
+void log_done(struct log *log, const struct log_event *source, int64_t offset, const struct log_record *records,
+              size_t count)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++)
+        size += records[i].pool.size + records[i].run.size + records[i].key.size + records[i].value.size + 4;
+    struct log_work *work = malloc(sizeof *work + count * sizeof work->records[0] + size);
+    if (work == NULL)
+        abort();
+    *work = (struct log_work){.tenure = source->tenure, .offset = offset, .size = size, .count = count};
+    char *at = (char *)&work->records[count];
+    for (size_t i = 0; i < count; i++) {
+        const struct log_record *record = &records[i];
+        assert(record->run.data != NULL || record->key.data != NULL || record->partition >= 0);
+        work->records[i] = (struct log_record){.topic = record->topic,
+                                               .pool = move_text(&at, record->pool),
+                                               .partition = record->partition,
+                                               .run = move_text(&at, record->run),
+                                               .key = move_text(&at, record->key),
+                                               .value = move_text(&at, record->value)};
+    }
+    push(log, COMMAND_DONE, source->tenure, work);
+}
+
+void log_release(struct log *log, int64_t tenure)
+{
+    push(log, COMMAND_RELEASE, tenure, NULL);
+}
+
+void log_read_control(struct log *log)
+{
+    push(log, COMMAND_READ_CONTROL, 0, NULL);
+}
+
+void log_stop(struct log *log)
+{
+    push(log, COMMAND_STOP, 0, NULL);
+}
+
+void log_numbers(const struct log *log, struct log_numbers *numbers)
+{
+    *numbers = (struct log_numbers){.partitions_owned = atomic_load(&log->partitions_owned),
+                                    .records_in_flight = atomic_load(&log->records_in_flight),
+                                    .waiting_for_commit = atomic_load(&log->waiting_for_commit),
+                                    .commits = atomic_load(&log->commits),
+                                    .aborts = atomic_load(&log->aborts),
+                                    .producers_recreated = atomic_load(&log->producers_recreated)};
+}

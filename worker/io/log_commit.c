@@ -1,0 +1,374 @@
+/*
+ * The committer. What is done collects in memory; when the previous transaction has ended, everything that can be committed
+ * goes out in one burst: begin, produce, send offsets, commit (KIP-98; offsets with the group's metadata: KIP-447). The
+ * commit in flight is the batching delay, there is no other; no transaction is open while anything is waited for, for an
+ * open one hides its partitions from every reader.
+ *
+ * A burst is a view: the first `burst` works of each partition's window. An abort therefore needs no repair; the next burst
+ * is simply formed again from what the windows hold then, without what was dropped in between (I10).
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/base/crash.h"
+#include "worker/base/logline.h"
+#include "worker/io/clock.h"
+#include "worker/io/kafka_config.h"
+#include "worker/io/log_internal.h"
+#include "worker/io/offset_meta.h"
+
+#define ABORT_MS 2000
+#define QUEUE_FULL_MS 5
+#define BACKOFF_MS 10
+#define BACKOFF_MS_MAX 1000
+#define TAINT_US 400000       /* longer than any answer takes that was not asked for twice */
+#define HEARTBEATS_US 1000000 /* in this time the group tells a member that it is none any more */
+
+enum failure_kind {
+    FAILURE_NONE,
+    FAILURE_ABORT,   /* surely not committed; the producer can be used again */
+    FAILURE_REFUSED, /* as ABORT, and `work` is what the brokers will never take */
+    FAILURE_DOUBT,   /* may be committed, or the producer is broken */
+    FAILURE_FENCED,  /* somebody has our transactional.id, or our transaction took too long */
+};
+
+struct failure {
+    enum failure_kind kind;
+    rd_kafka_resp_err_t code;
+    char text[512];
+    struct log_partition *partition; /* REFUSED */
+    struct log_work *work;
+};
+
+/* ---- forming a burst ---- */
+
+bool log_commit_pending(const struct log *log)
+{
+    bool pending = log->doubt;
+    for (size_t i = 0; i < log->partitions_count && !pending; i++) {
+        const struct log_work *first = log->partitions[i]->window.ready.first;
+        pending = first != NULL && !first->refused;
+    }
+    return pending;
+}
+
+/* How many works of how many partitions the next transaction takes, in `burst` of each; returns the sum. */
+static size_t form(struct log *log)
+{
+    size_t sum = 0, size = 0;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        partition->burst = 0;
+        partition->burst_base = partition->base;
+        const struct log_work *work = partition->window.ready.first;
+        for (; work != NULL && !work->refused; work = work->next) {
+            if (sum == log->burst_max || (sum > 0 && size + work->size > LOG_BURST_BYTES_MAX))
+                break;
+            sum++;
+            size += work->size;
+            partition->burst++;
+            if (work->offset >= 0)
+                partition->burst_base = work->offset + 1;
+        }
+    }
+    return sum;
+}
+
+void log_commit_forget(struct log *log)
+{
+    for (size_t i = 0; i < log->partitions_count; i++)
+        log->partitions[i]->burst = 0;
+}
+
+void log_commit_confirmed(struct log *log, int64_t took_us)
+{
+    struct log_event *event = log_event_new(LOG_COMMITTED, NULL);
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        const struct log_work *work = partition->window.ready.first;
+        for (size_t n = 0; n < partition->burst; n++, work = work->next)
+            event->commit_steps += work->offset >= 0;
+        if (partition->burst > 0) {
+            log_window_committed(&partition->window, partition->burst);
+            partition->base = partition->burst_base;
+            partition->seq++;
+        }
+        partition->burst = 0;
+    }
+    event->commit_us = took_us;
+    log_push(log, event);
+    atomic_fetch_add(&log->commits, 1);
+    log->fenced_once = false;
+    log->aborts_in_a_row = 0;
+    log->abort_code = RD_KAFKA_RESP_ERR_NO_ERROR;
+    log->burst_max = log->burst_max * 2 < LOG_BURST_WORKS_MAX ? log->burst_max * 2 : LOG_BURST_WORKS_MAX;
+}
+
+/* ---- the steps of a transaction ---- */
+
+void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque)
+{
+    (void)producer;
+    struct log *log = opaque;
+    if (message->err && !log->report_failed)
+        log->report_failed = message->err;
+}
+
+static bool fail(struct failure *failure, enum failure_kind kind, rd_kafka_resp_err_t code, const char *text)
+{
+    failure->kind = kind;
+    failure->code = code;
+    snprintf(failure->text, sizeof failure->text, "%s", text);
+    return false;
+}
+
+/* What an error of the transactional API means. Takes it. A commit that did not say yes is a doubt, but for the one error
+ * that librdkafka raises before it asks the broker: records that were not delivered. */
+static bool fail_error(struct failure *failure, rd_kafka_error_t *error, bool committing)
+{
+    rd_kafka_resp_err_t code = rd_kafka_error_code(error);
+    enum failure_kind kind = FAILURE_DOUBT;
+    if (rd_kafka_error_is_fatal(error) && code == RD_KAFKA_RESP_ERR__FENCED)
+        kind = FAILURE_FENCED;
+    else if (rd_kafka_error_txn_requires_abort(error) && (!committing || code == RD_KAFKA_RESP_ERR__INCONSISTENT))
+        kind = FAILURE_ABORT;
+    fail(failure, kind, code, rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+    return false;
+}
+
+/* producev said no: the producer as a whole is broken, or this one record is. */
+static bool fail_produce(struct log *log, struct failure *failure, rd_kafka_resp_err_t code, const char *topic)
+{
+    char reason[300];
+    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(log->producer, reason, sizeof reason);
+    if (fatal)
+        return fail(failure, fatal == RD_KAFKA_RESP_ERR__FENCED ? FAILURE_FENCED : FAILURE_DOUBT, fatal, reason);
+    if (code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) {
+        struct error text;
+        error_set(&text, ERROR_POISON, "a record for %s is too large: %s", topic, rd_kafka_err2str(code));
+        return fail(failure, FAILURE_REFUSED, code, text.text);
+    }
+    return fail(failure, FAILURE_ABORT, code, rd_kafka_err2str(code));
+}
+
+static bool produce(struct log *log, const struct log_record *record, int64_t until_us, struct failure *failure)
+{
+    const struct log_topic *topic = log_topic_resolve(log, record->topic, record->pool);
+    struct str key = record->key.data != NULL ? record->key : record->run;
+    int32_t partition = record->partition;
+    if (topic == NULL || partition >= topic->partitions) {
+        struct error text;
+        error_set(&text, ERROR_POISON,
+                  "there is no topic for pool \"%.*s\" (partition %" PRId32 "); run: myelin topics create",
+                  STR_ARG(record->pool), partition);
+        return fail(failure, FAILURE_REFUSED, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, text.text);
+    }
+    if (partition < 0)
+        partition = rd_kafka_msg_partitioner_murmur2(NULL, record->run.data, record->run.size, topic->partitions, NULL,
+                                                     NULL);
+    for (;;) {
+        rd_kafka_resp_err_t code = kafka_produce(log->producer, topic->handle, partition, key, record->value, NULL);
+        if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+            return true;
+        if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL || clock_mono_us() >= until_us)
+            return fail_produce(log, failure, code, topic->name);
+        rd_kafka_poll(log->producer, QUEUE_FULL_MS);
+    }
+}
+
+static bool produce_all(struct log *log, int64_t until_us, struct failure *failure)
+{
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        struct log_work *work = partition->window.ready.first;
+        for (size_t n = 0; n < partition->burst; n++, work = work->next) {
+            failure->partition = partition;
+            failure->work = work;
+            for (size_t r = 0; r < work->count; r++) {
+                if (!produce(log, &work->records[r], until_us, failure))
+                    return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool send_offsets(struct log *log, int64_t until_us, struct failure *failure)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        const struct log_partition *partition = log->partitions[i];
+        char text[OFFSET_META_TEXT_SIZE];
+        if (partition->burst == 0)
+            continue;
+        offset_meta_write(&(struct offset_meta){.commit_seq = partition->seq + 1}, text);
+        rd_kafka_topic_partition_t *one = rd_kafka_topic_partition_list_add(list, partition->of->name,
+                                                                            partition->number);
+        one->offset = partition->burst_base;
+        one->metadata = strdup(text); /* the list frees it */
+        one->metadata_size = strlen(text);
+    }
+    /* Taken fresh: we have partitions, so we have joined, and the broker checks our generation by it (I10). */
+    rd_kafka_consumer_group_metadata_t *group = rd_kafka_consumer_group_metadata(log->consumer);
+    int64_t left_ms = (until_us - clock_mono_us()) / 1000;
+    rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(log->producer, list, group,
+                                                                   left_ms < 1 ? 1 : (int)left_ms);
+    rd_kafka_consumer_group_metadata_destroy(group);
+    rd_kafka_topic_partition_list_destroy(list);
+    return error == NULL || fail_error(failure, error, false);
+}
+
+static bool transact(struct log *log, int64_t until_us, struct failure *failure)
+{
+    rd_kafka_error_t *error = rd_kafka_begin_transaction(log->producer);
+    if (error != NULL)
+        return fail_error(failure, error, false);
+    CRASH_POINT("after_begin");
+    if (!produce_all(log, until_us, failure))
+        return false;
+    CRASH_POINT("after_produce");
+    if (!send_offsets(log, until_us, failure))
+        return false;
+    CRASH_POINT("after_offsets");
+    int64_t left_ms = (until_us - clock_mono_us()) / 1000;
+    CRASH_POINT("before_commit");
+    error = rd_kafka_commit_transaction(log->producer, left_ms < 1 ? 1 : (int)left_ms);
+    if (error != NULL)
+        return fail_error(failure, error, true);
+    CRASH_POINT("after_commit");
+    return true;
+}
+
+/* ---- when it failed ---- */
+
+/* The fault is the record's own: the brokers will say the same of it again and again. */
+static bool is_of_record(rd_kafka_resp_err_t code)
+{
+    switch (code) {
+    case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+    case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+    case RD_KAFKA_RESP_ERR_INVALID_RECORD:
+    case RD_KAFKA_RESP_ERR_INVALID_MSG:
+    case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
+    case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The work stays in its place, without its records, until the loop hands over others for the same offset. A timer has no
+ * offset by which it could be replaced: it is taken out. */
+static void refuse(struct log *log, struct log_partition *partition, struct log_work *work, const char *reason)
+{
+    struct log_event *event = log_event_new(LOG_REFUSED, partition);
+    event->offset = work->offset;
+    error_set(&event->error, ERROR_POISON, "%s", reason);
+    LOG_ERROR("record.refused", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
+              LOG_I("offset", work->offset), LOG_S("reason", reason));
+    log_window_refuse(&partition->window, work);
+    log_push(log, event);
+}
+
+static void after_abort(struct log *log, struct failure *failure)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < log->partitions_count; i++)
+        sum += log->partitions[i]->burst;
+    atomic_fetch_add(&log->aborts, 1);
+    LOG_WARN("transaction.aborted", LOG_S("error", rd_kafka_err2name(failure->code)), LOG_S("reason", failure->text),
+             LOG_I("steps", sum));
+    if (failure->kind == FAILURE_REFUSED) {
+        refuse(log, failure->partition, failure->work, failure->text);
+    } else if (failure->code == log->abort_code) {
+        /* The same again: by halves, so that one bad record fails alone. */
+        if (sum > 1)
+            log->burst_max = sum / 2;
+        for (size_t i = 0; sum == 1 && is_of_record(failure->code) && i < log->partitions_count; i++) {
+            if (log->partitions[i]->burst == 1)
+                refuse(log, log->partitions[i], log->partitions[i]->window.ready.first, failure->text);
+        }
+    }
+    log->abort_code = failure->code;
+    int64_t wait_ms = BACKOFF_MS << (log->aborts_in_a_row < 8 ? log->aborts_in_a_row : 8);
+    log->aborts_in_a_row++;
+    log->commit_retry_us = clock_mono_us() + (wait_ms < BACKOFF_MS_MAX ? wait_ms : BACKOFF_MS_MAX) * 1000;
+    log_commit_forget(log);
+}
+
+static void after_doubt(struct log *log, const struct failure *failure)
+{
+    LOG_WARN("commit.doubt", LOG_S("error", rd_kafka_err2name(failure->code)), LOG_S("reason", failure->text));
+    log_producer_discard(log, true);
+}
+
+/* ▲ The same error for two different things. A transaction that is older than its timeout was ended by the coordinator, once;
+ * whether we still are who we were is looked at when the group has had the time to tell (log_producer_serve). */
+static void after_fence(struct log *log, const struct failure *failure, int64_t took_us)
+{
+    bool own_timeout = took_us >= log->transaction_timeout_ms * 1000;
+    if (own_timeout && !log->fenced_once) {
+        log->fenced_once = true;
+        log->fenced_partitions = 0;
+        for (size_t i = 0; i < log->partitions_count; i++)
+            log->fenced_partitions += log->partitions[i]->burst > 0;
+        log->producer_retry_us = clock_mono_us() + HEARTBEATS_US;
+        after_doubt(log, failure);
+        return;
+    }
+    struct error error;
+    error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, failure->text);
+    log_fail(log, &error);
+}
+
+static void after_failure(struct log *log, struct failure *failure, int64_t took_us)
+{
+    /* What a delivery report says is the cause of what the commit says. */
+    if (failure->kind == FAILURE_ABORT && log->report_failed) {
+        failure->code = log->report_failed;
+        fail(failure, FAILURE_ABORT, log->report_failed, rd_kafka_err2str(log->report_failed));
+    }
+    if (failure->kind == FAILURE_ABORT || failure->kind == FAILURE_REFUSED) {
+        rd_kafka_error_t *error = rd_kafka_abort_transaction(log->producer, ABORT_MS);
+        if (error == NULL) {
+            after_abort(log, failure);
+            return;
+        }
+        fail_error(failure, error, true);
+    }
+    if (failure->kind == FAILURE_FENCED)
+        after_fence(log, failure, took_us);
+    else
+        after_doubt(log, failure);
+}
+
+bool log_commit_serve(struct log *log)
+{
+    struct failure failure = {.kind = FAILURE_NONE};
+    int64_t began_us = clock_mono_us();
+    if (log->producer_state != PRODUCER_READY || began_us < log->commit_retry_us)
+        return false;
+    /* ▲ librdkafka repeats TxnOffsetCommit and EndTxn by itself and reports success; a late copy of either can then hit this
+     * producer's next transaction (KAFKA-17754). A new one has another epoch, and the copies are refused. */
+    if (log->tainted) {
+        log_producer_discard(log, false);
+        return false;
+    }
+    if (form(log) == 0)
+        return false;
+    log->report_failed = RD_KAFKA_RESP_ERR_NO_ERROR;
+    int64_t until_us = began_us + log->transaction_timeout_ms * 900;
+    bool committed = transact(log, until_us, &failure);
+    int64_t took_us = clock_mono_us() - began_us;
+    if (took_us > TAINT_US)
+        log->tainted = true;
+    if (committed)
+        log_commit_confirmed(log, took_us);
+    else
+        after_failure(log, &failure, took_us);
+    return true;
+}

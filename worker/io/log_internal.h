@@ -1,0 +1,215 @@
+/*
+ * log_internal.h: what the parts of log.c share. Nobody else includes this.
+ *
+ *   log.c            the loop's side: what log.h declares, the two rings
+ *   log_open.c       connecting: handles, topics, partition counts
+ *   log_thread.c     the log thread: its turn, its sleep, records from queues to the loop
+ *   log_rebalance.c  assign (the barrier, what is served, where it starts) and revoke (commit, let go)
+ *   log_reader.c     `control`, and the keeper's rows of `waiting`
+ *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
+ *   log_producer.c   the transactional producer: made, warmed up, re-created; a doubtful commit settled
+ *   log_window.c, log_ring.c, offset_meta.c   pure parts
+ *
+ * `struct log` is split by thread: what the loop thread owns, what the log thread owns, and what both may touch.
+ */
+#ifndef MYELIN_IO_LOG_INTERNAL_H
+#define MYELIN_IO_LOG_INTERNAL_H
+
+#include <librdkafka/rdkafka.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "worker/io/log.h"
+#include "worker/io/log_ring.h"
+#include "worker/io/log_window.h"
+
+/* I7 */
+#define LOG_WINDOW_MAX 16384                     /* delivered and not committed, of one partition */
+#define LOG_WAITING_BYTES_MAX (64 * 1024 * 1024) /* finished and not committed; above it no step events are fetched */
+#define LOG_BURST_WORKS_MAX 5000                 /* of one transaction */
+#define LOG_BURST_BYTES_MAX (8 * 1024 * 1024)
+#define LOG_BATCH_MAX 128   /* messages taken from one queue at a time */
+#define LOG_RELEASE_MS 1000 /* how long the loop has to answer LOG_REVOKED */
+#define LOG_LEAVE_MS 4000   /* how long a revoke may take in all */
+#define LOG_LOUD_MS 10000   /* how often a partition that is not served is complained about */
+#define LOG_SLICE_MS 500    /* the longest that a blocking request keeps the consumer waiting */
+
+/* Loop to log thread. COMMAND_DONE is a struct log_work; the rest are these. */
+enum log_command_kind { COMMAND_DONE, COMMAND_RELEASE, COMMAND_READ_CONTROL, COMMAND_STOP };
+struct log_command {
+    struct log_command *next; /* in the loop's backlog */
+    enum log_command_kind kind;
+    int64_t tenure;        /* RELEASE */
+    struct log_work *work; /* DONE: owned */
+};
+
+/* A topic that records go to or come from. */
+struct log_topic {
+    enum topic topic;
+    char *name; /* whole; never moves */
+    char *pool; /* steps; else NULL */
+    int32_t partitions;
+    bool subscribed;
+    rd_kafka_topic_t *handle; /* the producer's */
+};
+
+enum log_stage {
+    STAGE_BARRIER,  /* its committed offset is asked for; nothing is fetched */
+    STAGE_UNSERVED, /* something is wrong with it: it waits for a person */
+    STAGE_REBUILD,  /* inbox: the rows of `waiting` come first */
+    STAGE_SERVING,
+};
+
+struct log_partition {
+    struct log_topic *of;
+    int32_t number;
+    int64_t tenure;
+    enum log_stage stage;
+    bool asked;       /* the request under way asks for its committed offset */
+    bool told;        /* the loop knows that we have it */
+    bool leaving;     /* the loop was told that we let it go */
+    bool released;    /* and has handed over the last of it */
+    int64_t retry_us; /* STAGE_BARRIER, STAGE_UNSERVED: when to ask (again) */
+    int64_t loud_us;  /* when to complain again */
+    char why[256];    /* STAGE_UNSERVED */
+
+    rd_kafka_queue_t *queue; /* split off the consumer's; NULL until it is assigned */
+    int64_t base, seq;       /* the committed offset and its commit_seq */
+    int64_t position;        /* the lowest offset that was not delivered */
+    int64_t suspect_below;   /* the high watermark at assignment */
+    bool backlog_told;       /* inbox: LOG_BACKLOG_END was sent */
+    int64_t waiting_end;     /* STAGE_REBUILD: the high watermark of its partition of `waiting` */
+    int64_t waiting_reached;
+    struct log_window window;
+    size_t burst; /* works of `window.ready` in the transaction under way or in doubt; 0 = it is not in it */
+    int64_t burst_base;
+};
+
+enum log_producer_state {
+    PRODUCER_NONE,
+    PRODUCER_INIT,   /* made; init_transactions is the barrier */
+    PRODUCER_SETTLE, /* the last commit is in doubt: its partitions' commit_seq decides */
+    PRODUCER_READY,
+};
+
+struct log {
+    /* ---- set by log_open ---- */
+    char *name_space, *slot;
+    bool slot_pinned;
+    char **properties;
+    size_t properties_count;
+    int32_t in_flight_max;
+    int64_t transaction_timeout_ms;
+    pthread_t thread;
+    bool started;
+
+    /* ---- the loop thread's ---- */
+    struct log_command *backlog_first, *backlog_last; /* did not fit into the ring */
+
+    /* ---- both ---- */
+    struct log_ring to_loop; /* struct log_event */
+    struct log_ring to_log;  /* struct log_command */
+    atomic_bool quit;        /* log_close: end at once */
+    atomic_int partitions_owned, records_in_flight, waiting_for_commit;
+    atomic_llong commits, aborts, producers_recreated;
+
+    /* ---- the log thread's ---- */
+    int wake_fd;               /* eventfd: some queue of librdkafka has something */
+    struct log_event **outbox; /* did not fit into the ring; ring buffer of its own */
+    size_t outbox_capacity, outbox_head, outbox_count;
+    struct log_topic **topics;
+    size_t topics_count;
+    int64_t topics_asked_us;
+
+    rd_kafka_t *consumer;
+    rd_kafka_queue_t *consumer_queue;
+    rd_kafka_queue_t *answers; /* of admin requests */
+    bool barrier_asked;        /* one request at a time */
+    bool joined;
+    struct log_partition **partitions; /* by tenure */
+    size_t partitions_count, partitions_capacity;
+    size_t next_queue; /* where to begin: queues take turns */
+    int64_t last_tenure;
+    int64_t with_loop_steps; /* credits in use */
+
+    rd_kafka_t *reader; /* read_committed, no group: `control` and `waiting` */
+    rd_kafka_t *ruler;  /* read_uncommitted, no group: high watermarks */
+    rd_kafka_queue_t *reader_queue;
+    rd_kafka_topic_t *control, *waiting;
+    const char *control_name, *waiting_name;
+    int64_t control_end; /* where LOG_CONTROL_END is due; -1: not due */
+    int64_t control_reached;
+    bool control_wanted; /* control_end must be asked for */
+    bool control_known;  /* it was read once */
+
+    rd_kafka_t *producer;
+    enum log_producer_state producer_state;
+    int64_t producer_retry_us;
+    bool doubt;                        /* the transaction of partitions' `burst` may have been committed */
+    bool fenced_once;                  /* the last transaction was fenced by its own timeout */
+    size_t fenced_partitions;          /* that were in it */
+    bool tainted;                      /* a late copy of one of its requests may hit its next transaction */
+    rd_kafka_resp_err_t report_failed; /* first delivery report of this transaction that says no */
+    int64_t commit_retry_us;
+    int aborts_in_a_row;
+    rd_kafka_resp_err_t abort_code; /* of the last abort; 0 after a commit */
+    size_t burst_max;
+
+    bool stopping, stopped, failed;
+    struct error error; /* `failed` */
+};
+
+/* ---- log_open.c ---- */
+bool log_connect(struct log *log, const struct log_settings *settings, struct error *error);
+void log_disconnect(struct log *log);
+/* NULL: there is no such topic. `pool` only for steps. */
+struct log_topic *log_topic_find(const struct log *log, enum topic topic, struct str pool);
+/* As log_topic_find, and asks the cluster when a pool is new (at most once a second). */
+struct log_topic *log_topic_resolve(struct log *log, enum topic topic, struct str pool);
+struct log_topic *log_topic_named(const struct log *log, const char *name);
+
+/* ---- log_thread.c ---- */
+void *log_thread(void *log);
+struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition);
+void log_push(struct log *log, struct log_event *event); /* takes; never fails, keeps the order */
+/* An event with a copy of the message's key and value (each with its NUL). Does not take the message. */
+struct log_event *log_event_of(enum log_event_kind kind, const rd_kafka_message_t *message);
+void log_flush(struct log *log);
+bool log_take_commands(struct log *log); /* true: there were some */
+void log_sleep(struct log *log, int64_t until_us);
+void log_fail(struct log *log, const struct error *error); /* the thread ends with it */
+
+/* ---- log_rebalance.c ---- */
+void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_topic_partition_list_t *list,
+                      void *opaque);
+bool log_barrier_serve(struct log *log); /* true: something changed */
+struct log_partition *log_partition_of(const struct log *log, int64_t tenure);
+struct log_partition *log_partition_find(const struct log *log, const char *topic, int32_t number);
+/* Tells the loop to let go of all partitions, waits for it, commits what is done, forgets them. */
+void log_leave_all(struct log *log);
+void log_partitions_free(struct log *log);
+void log_unserve(struct log_partition *partition, const char *why);
+
+/* ---- log_reader.c ---- */
+bool log_reader_open(struct log *log, struct error *error);
+bool log_reader_serve(struct log *log); /* true: there was something */
+void log_rebuild_start(struct log *log, struct log_partition *partition);
+void log_rebuild_stop(struct log *log, const struct log_partition *partition);
+
+/* ---- log_commit.c ---- */
+bool log_commit_serve(struct log *log); /* one transaction, if there is something to commit; true: there was */
+void log_commit_confirmed(struct log *log, int64_t took_us); /* the burst is known to be committed */
+void log_commit_forget(struct log *log);                     /* it is known not to be */
+bool log_commit_pending(const struct log *log);
+void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
+
+/* ---- log_producer.c ---- */
+/* One step towards PRODUCER_READY, blocking for at most LOG_SLICE_MS or so. */
+void log_producer_serve(struct log *log);
+/* The producer cannot be used any more. `doubt`: its last transaction may have been committed. */
+void log_producer_discard(struct log *log, bool doubt);
+/* Makes the producer know all topics of the table. */
+rd_kafka_resp_err_t log_producer_topics(struct log *log);
+bool log_producer_first(struct log *log, int64_t timeout_ms, struct error *error);
+
+#endif

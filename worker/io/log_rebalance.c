@@ -1,0 +1,358 @@
+/*
+ * Which partitions this worker has, from when to when (tenure), and from which offset.
+ *
+ * The group protocol is eager (range): every rebalance takes all partitions and gives some back. Being given a partition is
+ * not yet serving it. The consumer is assigned nothing at first; the committed offsets are asked for, which the broker does
+ * not answer for a partition while a transaction on its offsets is open (KIP-447): the barrier behind a crashed owner. The
+ * request is asynchronous, so a barrier of one partition holds up neither the others nor the next rebalance. Whatever is
+ * settled is then really assigned, from its committed offset.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/base/logline.h"
+#include "worker/io/clock.h"
+#include "worker/io/kafka_config.h"
+#include "worker/io/log_internal.h"
+#include "worker/io/offset_meta.h"
+
+#define UNSTABLE_RETRY_US 20000
+#define ERROR_RETRY_US 200000
+
+/* ---- the table ---- */
+
+struct log_partition *log_partition_of(const struct log *log, int64_t tenure)
+{
+    size_t low = 0, high = log->partitions_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (log->partitions[middle]->tenure < tenure)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < log->partitions_count && log->partitions[low]->tenure == tenure ? log->partitions[low] : NULL;
+}
+
+struct log_partition *log_partition_find(const struct log *log, const char *topic, int32_t number)
+{
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        if (partition->number == number && strcmp(partition->of->name, topic) == 0)
+            return partition;
+    }
+    return NULL;
+}
+
+static void partition_add(struct log *log, struct log_topic *topic, int32_t number)
+{
+    struct log_partition *partition = calloc(1, sizeof *partition);
+    if (log->partitions_count == log->partitions_capacity) {
+        log->partitions_capacity = log->partitions_capacity == 0 ? 16 : log->partitions_capacity * 2;
+        log->partitions = realloc(log->partitions, log->partitions_capacity * sizeof(struct log_partition *));
+    }
+    if (partition == NULL || log->partitions == NULL)
+        abort();
+    partition->of = topic;
+    partition->number = number;
+    partition->tenure = ++log->last_tenure;
+    log->partitions[log->partitions_count++] = partition;
+}
+
+static void partition_free(struct log *log, struct log_partition *partition)
+{
+    log_rebuild_stop(log, partition);
+    if (partition->of->topic == TOPIC_STEPS)
+        log->with_loop_steps -= (int64_t)partition->window.with_loop;
+    if (partition->queue != NULL)
+        rd_kafka_queue_destroy(partition->queue);
+    log_window_free(&partition->window);
+    free(partition);
+}
+
+void log_partitions_free(struct log *log)
+{
+    for (size_t i = 0; i < log->partitions_count; i++)
+        partition_free(log, log->partitions[i]);
+    free(log->partitions);
+    log->partitions = NULL;
+    log->partitions_count = log->partitions_capacity = 0;
+}
+
+void log_unserve(struct log_partition *partition, const char *why)
+{
+    int64_t now_us = clock_mono_us();
+    partition->stage = STAGE_UNSERVED;
+    snprintf(partition->why, sizeof partition->why, "%s", why);
+    partition->retry_us = now_us + LOG_LOUD_MS * 1000;
+    if (now_us < partition->loud_us)
+        return;
+    partition->loud_us = now_us + LOG_LOUD_MS * 1000;
+    LOG_ERROR("partition.not_served", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
+              LOG_S("reason", partition->why));
+}
+
+/* ---- assign ---- */
+
+/* Assigns to the consumer all that is settled. Those that run already go on from where they are. */
+static void assign(struct log *log)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)log->partitions_count);
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        if (partition->stage != STAGE_REBUILD && partition->stage != STAGE_SERVING)
+            continue;
+        if (partition->queue == NULL) {
+            /* Before the assignment takes effect, or the first records would be in the consumer's own queue. */
+            partition->queue = rd_kafka_queue_get_partition(log->consumer, partition->of->name, partition->number);
+            rd_kafka_queue_forward(partition->queue, NULL);
+            rd_kafka_queue_io_event_enable(partition->queue, log->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+        }
+        rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset = partition->position;
+    }
+    rd_kafka_resp_err_t failed = rd_kafka_assign(log->consumer, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    if (failed) /* the next rebalance is on its way, and takes them all */
+        LOG_WARN("kafka.trouble", LOG_S("reason", rd_kafka_err2str(failed)), LOG_S("what", "assign"));
+}
+
+static bool is_due(const struct log_partition *partition, int64_t now_us)
+{
+    /* Something may have been repaired; what the loop has been told of stays as it is until the next rebalance. */
+    return (partition->stage == STAGE_BARRIER || (partition->stage == STAGE_UNSERVED && !partition->told)) &&
+           partition->retry_us <= now_us;
+}
+
+/* Asks for the committed offsets of all that wait for theirs. */
+static void ask(struct log *log)
+{
+    int64_t now_us = clock_mono_us();
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        partition->asked = is_due(partition, now_us);
+        if (partition->asked)
+            rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number);
+    }
+    if (list->cnt > 0) {
+        rd_kafka_ListConsumerGroupOffsets_t *request = rd_kafka_ListConsumerGroupOffsets_new(log->name_space, list);
+        rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(log->consumer,
+                                                                     RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+        char text[256];
+        rd_kafka_AdminOptions_set_request_timeout(options, 5000, text, sizeof text);
+        rd_kafka_error_t *failed = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
+        assert(failed == NULL); /* this request has the option */
+        rd_kafka_ListConsumerGroupOffsets(log->consumer, &request, 1, options, log->answers);
+        rd_kafka_AdminOptions_destroy(options);
+        rd_kafka_ListConsumerGroupOffsets_destroy(request);
+        log->barrier_asked = true;
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* Where the partitions of `settled` begin and end, and where those of `waiting` end, beside its inbox. */
+struct edges {
+    rd_kafka_topic_partition_list_t *begin, *end, *waiting;
+};
+
+static bool find_edges(struct log *log, struct edges *edges, struct error *error)
+{
+    return kafka_watermarks(log->ruler, edges->begin, KAFKA_BEGIN, LOG_SLICE_MS, error) &&
+           kafka_watermarks(log->ruler, edges->end, KAFKA_END, LOG_SLICE_MS, error) &&
+           kafka_watermarks(log->ruler, edges->waiting, KAFKA_END, LOG_SLICE_MS, error);
+}
+
+static int64_t edge_of(const rd_kafka_topic_partition_list_t *list, const char *topic, int32_t number)
+{
+    for (int i = 0; i < list->cnt; i++) {
+        if (list->elems[i].partition == number && strcmp(list->elems[i].topic, topic) == 0)
+            return list->elems[i].offset;
+    }
+    return -1;
+}
+
+/* Why a partition with this committed offset must not be served; NULL: it may. ▲ Design: "Topics". */
+static const char *objection(const rd_kafka_topic_partition_t *committed, int64_t begin, int64_t end,
+                             struct offset_meta *meta, struct error *error)
+{
+    struct str text = {committed->metadata, committed->metadata_size};
+    if (committed->offset < 0)
+        error_set(error, ERROR_FATAL, "it has no committed offset; run: myelin topics create");
+    else if (!offset_meta_read(text, meta, error))
+        error_wrap(error, "committed offset %" PRId64, committed->offset);
+    else if (begin > committed->offset)
+        error_set(error, ERROR_FATAL,
+                  "records %" PRId64 " to %" PRId64
+                  " are gone and were not processed; look, then: myelin doctor --adopt",
+                  committed->offset, begin - 1);
+    else if (end < committed->offset)
+        error_set(error, ERROR_FATAL,
+                  "its committed offset %" PRId64 " lies behind its end %" PRId64
+                  ": the topic was made anew; look, then: myelin doctor --adopt",
+                  committed->offset, end);
+    else
+        return NULL;
+    return error->text;
+}
+
+static void settle(struct log *log, struct log_partition *partition, const rd_kafka_topic_partition_t *committed,
+                   const struct edges *edges)
+{
+    struct error error;
+    struct offset_meta meta;
+    int64_t end = edge_of(edges->end, partition->of->name, partition->number);
+    const char *why = objection(committed, edge_of(edges->begin, partition->of->name, partition->number), end, &meta,
+                                &error);
+    if (why != NULL) {
+        log_unserve(partition, why);
+        return;
+    }
+    partition->base = partition->position = committed->offset;
+    partition->seq = meta.commit_seq;
+    partition->suspect_below = end;
+    partition->told = true;
+    struct log_event *event = log_event_new(LOG_ASSIGNED, partition);
+    event->offset = partition->base;
+    log_push(log, event);
+    partition->stage = STAGE_SERVING;
+    if (partition->of->topic == TOPIC_INBOX) {
+        partition->waiting_end = edge_of(edges->waiting, rd_kafka_topic_name(log->waiting), partition->number);
+        log_rebuild_start(log, partition);
+    }
+}
+
+static bool is_settled(const struct log_partition *partition, const rd_kafka_topic_partition_t *answer)
+{
+    return partition != NULL && partition->asked && answer->err == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/* The answer for some or all of the partitions that were asked for. Those that are not in it are asked for again. */
+static void take_answer(struct log *log, const rd_kafka_topic_partition_list_t *answer)
+{
+    struct edges edges = {rd_kafka_topic_partition_list_new(8), rd_kafka_topic_partition_list_new(8),
+                          rd_kafka_topic_partition_list_new(8)};
+    struct error error;
+    for (int i = 0; i < answer->cnt; i++) {
+        const rd_kafka_topic_partition_t *one = &answer->elems[i];
+        const struct log_partition *partition = log_partition_find(log, one->topic, one->partition);
+        if (!is_settled(partition, one))
+            continue;
+        rd_kafka_topic_partition_list_add(edges.begin, one->topic, one->partition);
+        rd_kafka_topic_partition_list_add(edges.end, one->topic, one->partition);
+        if (partition->of->topic == TOPIC_INBOX)
+            rd_kafka_topic_partition_list_add(edges.waiting, rd_kafka_topic_name(log->waiting), one->partition);
+    }
+    bool found = find_edges(log, &edges, &error);
+    if (!found)
+        LOG_WARN("assign.delayed", LOG_S("reason", error.text));
+    for (int i = 0; found && i < answer->cnt; i++) {
+        const rd_kafka_topic_partition_t *one = &answer->elems[i];
+        struct log_partition *partition = log_partition_find(log, one->topic, one->partition);
+        if (is_settled(partition, one))
+            settle(log, partition, one, &edges);
+        else if (partition != NULL && one->err == RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT)
+            partition->retry_us = clock_mono_us() + UNSTABLE_RETRY_US;
+    }
+    if (found && edges.begin->cnt > 0)
+        assign(log);
+    rd_kafka_topic_partition_list_destroy(edges.begin);
+    rd_kafka_topic_partition_list_destroy(edges.end);
+    rd_kafka_topic_partition_list_destroy(edges.waiting);
+}
+
+bool log_barrier_serve(struct log *log)
+{
+    rd_kafka_event_t *event = log->barrier_asked ? rd_kafka_queue_poll(log->answers, 0) : NULL;
+    if (event != NULL) {
+        int64_t now_us = clock_mono_us();
+        size_t count = 0;
+        const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(
+            event);
+        const rd_kafka_group_result_t **groups = result != NULL
+                                                     ? rd_kafka_ListConsumerGroupOffsets_result_groups(result, &count)
+                                                     : NULL;
+        log->barrier_asked = false;
+        for (size_t i = 0; i < log->partitions_count; i++) {
+            if (log->partitions[i]->asked && log->partitions[i]->stage == STAGE_BARRIER)
+                log->partitions[i]->retry_us = now_us + ERROR_RETRY_US;
+        }
+        if (count > 0 && rd_kafka_group_result_partitions(groups[0]) != NULL)
+            take_answer(log, rd_kafka_group_result_partitions(groups[0]));
+        else
+            LOG_WARN("assign.delayed", LOG_S("reason", rd_kafka_event_error_string(event)));
+        rd_kafka_event_destroy(event);
+    }
+    if (!log->barrier_asked)
+        ask(log);
+    return event != NULL;
+}
+
+/* ---- revoke ---- */
+
+static void tell_leaving(struct log *log, enum log_event_kind kind)
+{
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        partition->leaving = true;
+        if (partition->told)
+            log_push(log, log_event_new(kind, partition));
+        else
+            partition->released = true;
+    }
+}
+
+static bool all_released(const struct log *log)
+{
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        if (!log->partitions[i]->released)
+            return false;
+    }
+    return true;
+}
+
+void log_leave_all(struct log *log)
+{
+    int64_t now_us = clock_mono_us(), release_us = now_us + LOG_RELEASE_MS * 1000,
+            until_us = now_us + LOG_LEAVE_MS * 1000;
+    tell_leaving(log, LOG_REVOKED);
+    while (!log->failed && !atomic_load(&log->quit) && clock_mono_us() < until_us) {
+        log_flush(log);
+        bool busy = log_take_commands(log);
+        log_producer_serve(log);
+        busy = log_commit_serve(log) || busy;
+        bool waiting = !all_released(log) && clock_mono_us() < release_us;
+        if (!busy && !waiting && !log_commit_pending(log))
+            break;
+        if (!busy)
+            log_sleep(log, log_commit_pending(log) ? log->commit_retry_us : waiting ? release_us : 0);
+    }
+    if (!all_released(log))
+        LOG_WARN("release.late", LOG_I("ms", LOG_RELEASE_MS));
+    if (log_commit_pending(log))
+        LOG_WARN("revoke.dropped", LOG_S("reason", "could not be committed in time: the next owner does it again"));
+    log_partitions_free(log);
+}
+
+void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_topic_partition_list_t *list,
+                      void *opaque)
+{
+    struct log *log = opaque;
+    bool lost = rd_kafka_assignment_lost(consumer);
+    LOG_INFO("rebalance", LOG_S("what", lost ? "lost" : rd_kafka_err2name(what)), LOG_I("partitions", list->cnt));
+    if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        for (int i = 0; i < list->cnt; i++)
+            partition_add(log, log_topic_named(log, list->elems[i].topic), list->elems[i].partition);
+        assign(log);
+        return;
+    }
+    if (lost) {
+        tell_leaving(log, LOG_LOST);
+        log_partitions_free(log);
+    } else {
+        log_leave_all(log);
+    }
+    rd_kafka_assign(consumer, NULL);
+}

@@ -1,0 +1,372 @@
+/*
+ * The log thread. It never blocks for long on one thing: each turn serves the ring from the loop, the consumer (rebalance
+ * happens in its callback, on this thread), `control` and `waiting`, the partition queues, and then commits what is done.
+ *
+ * Back-pressure without pause(): each partition's queue is split off the consumer's before its assignment takes effect, so
+ * the consumer's own queue (rebalance, errors) is always polled, and the queues of steps only while there are credits.
+ * librdkafka stops to fetch for a queue that is full.
+ */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "worker/base/crash.h"
+#include "worker/base/logline.h"
+#include "worker/io/clock.h"
+#include "worker/io/kafka_config.h"
+#include "worker/io/log_internal.h"
+
+#define COMMANDS_MAX 1024 /* taken from the ring in one turn */
+#define SLEEP_MAX_US 100000
+
+/* ---- events to the loop ---- */
+
+struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition)
+{
+    struct log_event *event = calloc(1, sizeof *event);
+    if (event == NULL)
+        abort();
+    event->kind = kind;
+    event->offset = -1;
+    if (partition != NULL) {
+        event->topic = partition->of->topic;
+        event->topic_name = partition->of->name;
+        event->partition = partition->number;
+        event->tenure = partition->tenure;
+    }
+    return event;
+}
+
+struct log_event *log_event_of(enum log_event_kind kind, const rd_kafka_message_t *message)
+{
+    struct log_event *event = malloc(sizeof *event + message->key_len + message->len + 2);
+    if (event == NULL)
+        abort();
+    char *key = (char *)(event + 1), *value = key + message->key_len + 1;
+    *event = (struct log_event){.kind = kind,
+                                .partition = message->partition,
+                                .offset = message->offset,
+                                .timestamp_ms = rd_kafka_message_timestamp(message, NULL),
+                                .key = {message->key != NULL ? key : NULL, message->key_len},
+                                .value = {message->payload != NULL ? value : NULL, message->len}};
+    if (message->key_len > 0)
+        memcpy(key, message->key, message->key_len);
+    if (message->len > 0)
+        memcpy(value, message->payload, message->len);
+    key[message->key_len] = '\0';
+    value[message->len] = '\0';
+    return event;
+}
+
+static void keep(struct log *log, struct log_event *event)
+{
+    if (log->outbox_count == log->outbox_capacity) {
+        size_t capacity = log->outbox_capacity == 0 ? 256 : log->outbox_capacity * 2;
+        struct log_event **bigger = malloc(capacity * sizeof(struct log_event *));
+        if (bigger == NULL)
+            abort();
+        for (size_t i = 0; i < log->outbox_count; i++)
+            bigger[i] = log->outbox[(log->outbox_head + i) & (log->outbox_capacity - 1)];
+        free(log->outbox);
+        log->outbox = bigger;
+        log->outbox_capacity = capacity;
+        log->outbox_head = 0;
+    }
+    log->outbox[(log->outbox_head + log->outbox_count++) & (log->outbox_capacity - 1)] = event;
+}
+
+void log_flush(struct log *log)
+{
+    while (log->outbox_count > 0 &&
+           log_ring_push(&log->to_loop, log->outbox[log->outbox_head & (log->outbox_capacity - 1)])) {
+        log->outbox_head++;
+        log->outbox_count--;
+    }
+}
+
+void log_push(struct log *log, struct log_event *event)
+{
+    log_flush(log);
+    if (log->outbox_count > 0 || !log_ring_push(&log->to_loop, event))
+        keep(log, event);
+}
+
+void log_fail(struct log *log, const struct error *error)
+{
+    if (log->failed)
+        return;
+    log->failed = true;
+    log->error = *error;
+}
+
+/* ---- commands from the loop ---- */
+
+static void finish(struct log *log, struct log_work *work)
+{
+    struct log_partition *partition = log_partition_of(log, work->tenure);
+    /* I10: what belongs to a tenure that is over is dropped. */
+    size_t before = partition != NULL ? partition->window.with_loop : 0;
+    if (partition == NULL || !log_window_finish(&partition->window, work)) {
+        if (partition != NULL)
+            LOG_ERROR("work.unknown", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
+                      LOG_I("tenure", work->tenure), LOG_I("offset", work->offset));
+        free(work);
+        return;
+    }
+    if (partition->of->topic == TOPIC_STEPS)
+        log->with_loop_steps -= (int64_t)(before - partition->window.with_loop);
+}
+
+bool log_take_commands(struct log *log)
+{
+    struct log_command *command;
+    int taken = 0;
+    while (taken < COMMANDS_MAX && (command = log_ring_pop(&log->to_log)) != NULL) {
+        taken++;
+        struct log_partition *partition;
+        switch (command->kind) {
+        case COMMAND_DONE:
+            finish(log, command->work);
+            break;
+        case COMMAND_RELEASE:
+            if ((partition = log_partition_of(log, command->tenure)) != NULL)
+                partition->released = true;
+            break;
+        case COMMAND_READ_CONTROL:
+            log->control_wanted = true;
+            break;
+        case COMMAND_STOP:
+            log->stopping = true;
+            break;
+        }
+        free(command);
+    }
+    return taken > 0;
+}
+
+/* ---- records to the loop ---- */
+
+/* Copied and destroyed at once: a message that is held pins its whole fetch buffer. */
+static void hand_over(struct log *log, struct log_partition *partition, const rd_kafka_message_t *message)
+{
+    struct log_event *event = log_event_of(LOG_RECORD, message);
+    event->topic = partition->of->topic;
+    event->topic_name = partition->of->name;
+    event->tenure = partition->tenure;
+    event->suspect = message->offset < partition->suspect_below;
+    partition->position = message->offset + 1;
+    log_window_deliver(&partition->window, message->offset);
+    if (event->topic == TOPIC_STEPS)
+        log->with_loop_steps++;
+    log_push(log, event);
+}
+
+static void queue_error(struct log_partition *partition, const rd_kafka_message_t *message)
+{
+    if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || message->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE)
+        log_unserve(partition, rd_kafka_message_errstr(message));
+    else
+        LOG_WARN("kafka.trouble", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
+                 LOG_S("reason", rd_kafka_message_errstr(message)));
+}
+
+static size_t room(const struct log *log, const struct log_partition *partition)
+{
+    size_t span = log_window_span(&partition->window);
+    size_t room = span < LOG_WINDOW_MAX ? LOG_WINDOW_MAX - span : 0;
+    if (partition->of->topic == TOPIC_STEPS) {
+        size_t credits = log->with_loop_steps < log->in_flight_max ? (size_t)(log->in_flight_max - log->with_loop_steps)
+                                                                   : 0;
+        room = room < credits ? room : credits;
+    }
+    return room < LOG_BATCH_MAX ? room : LOG_BATCH_MAX;
+}
+
+/* True when there was something. */
+static bool serve_queue(struct log *log, struct log_partition *partition)
+{
+    rd_kafka_message_t *batch[LOG_BATCH_MAX];
+    size_t wanted = room(log, partition);
+    if (wanted == 0)
+        return false;
+    ssize_t count = rd_kafka_consume_batch_queue(partition->queue, 0, batch, wanted);
+    for (ssize_t i = 0; i < count; i++) {
+        if (batch[i]->err)
+            queue_error(partition, batch[i]);
+        else if (batch[i]->offset >= partition->position)
+            hand_over(log, partition, batch[i]);
+        rd_kafka_message_destroy(batch[i]);
+    }
+    if (count > 0)
+        CRASH_POINT("after_poll");
+    return count > 0;
+}
+
+/* What the loop has not taken yet is in the way of more. */
+static bool serve_queues(struct log *log)
+{
+    size_t waiting = 0;
+    bool any = false;
+    if (!log->control_known || log->stopping)
+        return false;
+    for (size_t i = 0; i < log->partitions_count; i++)
+        waiting += log->partitions[i]->window.size;
+    for (size_t i = 0; i < log->partitions_count && log->outbox_count == 0; i++) {
+        struct log_partition *partition = log->partitions[(log->next_queue + i) % log->partitions_count];
+        bool held = partition->of->topic == TOPIC_STEPS && waiting > LOG_WAITING_BYTES_MAX;
+        if (partition->stage == STAGE_SERVING && !held)
+            any = serve_queue(log, partition) || any;
+    }
+    log->next_queue++;
+    return any;
+}
+
+/* The inbox was read to where it ended at assignment. Control records are not delivered, but they move the position. */
+static void tell_backlog_end(struct log *log, struct log_partition *partition)
+{
+    if (partition->of->topic != TOPIC_INBOX || partition->stage != STAGE_SERVING || partition->backlog_told)
+        return;
+    int64_t reached = partition->position;
+    if (reached < partition->suspect_below) {
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+        rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number);
+        rd_kafka_position(log->consumer, list);
+        reached = list->elems[0].offset;
+        rd_kafka_topic_partition_list_destroy(list);
+    }
+    if (reached < partition->suspect_below)
+        return;
+    partition->backlog_told = true;
+    log_push(log, log_event_new(LOG_BACKLOG_END, partition));
+}
+
+/* ---- the consumer's own queue ---- */
+
+static void serve_consumer(struct log *log)
+{
+    rd_kafka_message_t *message;
+    while (!log->failed && (message = rd_kafka_consumer_poll(log->consumer, 0)) != NULL) {
+        if (message->err == RD_KAFKA_RESP_ERR__FATAL) {
+            char reason[256];
+            struct error error;
+            rd_kafka_resp_err_t code = rd_kafka_fatal_error(log->consumer, reason, sizeof reason);
+            if (code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
+                error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, reason);
+            else
+                error_set(&error, ERROR_FATAL, "the consumer cannot go on: %s", reason);
+            log_fail(log, &error);
+        } else if (message->err) {
+            LOG_WARN("kafka.trouble", LOG_S("error", rd_kafka_err2name(message->err)),
+                     LOG_S("reason", rd_kafka_message_errstr(message)));
+        }
+        rd_kafka_message_destroy(message);
+    }
+}
+
+/* The group is joined once `control` is known: nothing can be decided without. */
+static void join(struct log *log)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+    for (size_t i = 0; i < log->topics_count; i++) {
+        if (log->topics[i]->subscribed)
+            rd_kafka_topic_partition_list_add(list, log->topics[i]->name, RD_KAFKA_PARTITION_UA);
+    }
+    rd_kafka_resp_err_t failed = rd_kafka_subscribe(log->consumer, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    log->joined = true;
+    struct error error;
+    if (failed) {
+        error_set(&error, ERROR_FATAL, "cannot join group %s: %s", log->name_space, rd_kafka_err2str(failed));
+        log_fail(log, &error);
+    }
+}
+
+/* ---- the turn ---- */
+
+static void publish_numbers(struct log *log)
+{
+    size_t with_loop = 0, done = 0;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        const struct log_window *window = &log->partitions[i]->window;
+        with_loop += window->with_loop;
+        done += log_window_span(window) - window->with_loop;
+    }
+    atomic_store_explicit(&log->partitions_owned, (int)log->partitions_count, memory_order_relaxed);
+    atomic_store_explicit(&log->records_in_flight, (int)with_loop, memory_order_relaxed);
+    atomic_store_explicit(&log->waiting_for_commit, (int)done, memory_order_relaxed);
+}
+
+void log_sleep(struct log *log, int64_t until_us)
+{
+    struct pollfd fds[] = {{.fd = log->wake_fd, .events = POLLIN}, {.fd = log->to_log.fd, .events = POLLIN}};
+    int64_t left_us = until_us - clock_mono_us();
+    if (left_us > SLEEP_MAX_US)
+        left_us = SLEEP_MAX_US;
+    if (left_us > 0)
+        poll(fds, 2, (int)((left_us + 999) / 1000));
+    uint64_t count;
+    if (read(log->wake_fd, &count, sizeof count) < 0)
+        return; /* nothing: it was the ring, or the time */
+}
+
+/* When something is due that no queue tells of. */
+static int64_t next_due_us(const struct log *log)
+{
+    int64_t due = INT64_MAX;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        const struct log_partition *partition = log->partitions[i];
+        if (partition->stage == STAGE_BARRIER && !log->barrier_asked && partition->retry_us < due)
+            due = partition->retry_us;
+    }
+    if (log_commit_pending(log) && log->commit_retry_us < due)
+        due = log->commit_retry_us;
+    return due;
+}
+
+static void turn(struct log *log)
+{
+    bool busy = log_take_commands(log);
+    log_flush(log);
+    serve_consumer(log);
+    busy = log_reader_serve(log) || busy;
+    if (log->control_known && !log->joined)
+        join(log);
+    busy = log_barrier_serve(log) || busy;
+    busy = serve_queues(log) || busy;
+    for (size_t i = 0; i < log->partitions_count; i++)
+        tell_backlog_end(log, log->partitions[i]);
+    log_producer_serve(log);
+    busy = log_commit_serve(log) || busy;
+    publish_numbers(log);
+    if (!busy && !log->failed && !log->stopping)
+        log_sleep(log, next_due_us(log));
+}
+
+/* I12. A dynamic member leaves the group by closing; a static one stays in it until its session times out. */
+static void end(struct log *log)
+{
+    if (!log->failed && !atomic_load(&log->quit))
+        log_leave_all(log);
+    log_partitions_free(log);
+    if (log->joined)
+        rd_kafka_consumer_close(log->consumer);
+    struct log_event *event = log_event_new(LOG_STOPPED, NULL);
+    if (log->failed)
+        event->error = log->error;
+    log_push(log, event);
+    publish_numbers(log);
+    while (log->outbox_count > 0 && !atomic_load(&log->quit)) {
+        log_flush(log);
+        log_sleep(log, INT64_MAX);
+    }
+}
+
+void *log_thread(void *argument)
+{
+    struct log *log = argument;
+    while (!log->failed && !log->stopping && !atomic_load(&log->quit))
+        turn(log);
+    end(log);
+    return NULL;
+}
