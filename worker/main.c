@@ -63,6 +63,21 @@ static void on_revoked(struct worker *worker, struct log_event *event)
     log_release(worker->log, tenure);
 }
 
+/* The brokers never take what was written for this record, or by a timer: the run ends with that reason. */
+static void on_refused(struct worker *worker, const struct log_event *event)
+{
+    struct arena *arena = arena_new();
+    struct commit commit;
+    struct str reason = arena_str(arena, str_of(event->error.text));
+    commit_open(&commit, worker, arena, event, event->offset);
+    commit_dead(&commit, reason, event->key);
+    struct plan plan = {.next = NEXT_END,
+                        .closed = {.run = event->key, .status = RUN_FAILED, .reason = reason, .at_ms = clock_wall_ms()}};
+    commit_plan(&commit, &plan);
+    commit_done(&commit);
+    arena_free(arena);
+}
+
 static void on_log_event(struct worker *worker, struct log_event *event)
 {
     switch (event->kind) {
@@ -77,6 +92,9 @@ static void on_log_event(struct worker *worker, struct log_event *event)
     case LOG_LOST:
         on_revoked(worker, event);
         return;
+    case LOG_REFUSED:
+        on_refused(worker, event);
+        break;
     case LOG_COMMITTED:
         on_committed(event);
         break;

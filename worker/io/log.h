@@ -54,8 +54,9 @@ enum log_event_kind {
     LOG_REVOKED,      /* stop: what is done was or will be committed by the log thread; answer with log_release */
     LOG_LOST,         /* as LOG_REVOKED, but nothing of it can be committed any more */
     LOG_REFUSED,      /* the brokers will never take the records of that log_done (too large, no such topic): `error` says why,
-                         `offset` which. Nothing of it was written. All behind it in its partition waits until log_done is
-                         called for this offset again, with records that say so; offset -1 (a timer): it is dropped */
+                         `offset` which, `key` its run. Nothing of it was written, and all behind it in its partition waits
+                         until log_done is called for this offset again, with records that say so. A timer's (offset -1) is
+                         dropped: say so in another */
     LOG_COMMITTED,    /* for observers: one transaction was committed */
     LOG_STOPPED,      /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
 };

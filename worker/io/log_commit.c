@@ -85,7 +85,7 @@ void log_commit_forget(struct log *log)
 
 void log_commit_confirmed(struct log *log, int64_t took_us)
 {
-    struct log_event *event = log_event_new(LOG_COMMITTED, NULL);
+    struct log_event *event = log_event_new(LOG_COMMITTED, NULL, 0);
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
         const struct log_work *work = partition->window.ready.first;
@@ -265,8 +265,11 @@ static bool is_of_record(rd_kafka_resp_err_t code)
  * offset by which it could be replaced: it is taken out. */
 static void refuse(struct log *log, struct log_partition *partition, struct log_work *work, const char *reason)
 {
-    struct log_event *event = log_event_new(LOG_REFUSED, partition);
+    struct str run = work->records[0].run.data != NULL ? work->records[0].run : STR("");
+    struct log_event *event = log_event_new(LOG_REFUSED, partition, run.size + 1);
     event->offset = work->offset;
+    event->key = (struct str){(char *)(event + 1), run.size};
+    memcpy(event + 1, run.data, run.size);
     error_set(&event->error, ERROR_POISON, "%s", reason);
     LOG_ERROR("record.refused", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
               LOG_I("offset", work->offset), LOG_S("reason", reason));

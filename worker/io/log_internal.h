@@ -170,7 +170,8 @@ struct log_topic *log_topic_named(const struct log *log, const char *name);
 
 /* ---- log_thread.c ---- */
 void *log_thread(void *log);
-struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition);
+/* With `extra` zeroed bytes behind it, for texts. */
+struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition, size_t extra);
 void log_push(struct log *log, struct log_event *event); /* takes; never fails, keeps the order */
 /* An event with a copy of the message's key and value (each with its NUL). Does not take the message. */
 struct log_event *log_event_of(enum log_event_kind kind, const rd_kafka_message_t *message);

@@ -42,6 +42,7 @@ static bool create(struct log *log, struct error *error)
         {"partitioner", "murmur2_random"}, /* as Java clients do */
         {"compression.codec", strstr(features, "lz4") != NULL ? "lz4" : NULL},
         {"queue.buffering.max.messages", "1000000"},
+        {"message.max.bytes", "1048576"}, /* what a broker takes by default, less a little for the frame */
         {NULL, NULL},
     };
     const struct kafka_property own[] = {{"transactional.id", id}, {NULL, NULL}};

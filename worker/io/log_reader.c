@@ -104,7 +104,7 @@ static void serve_control_end(struct log *log)
         return;
     log->control_end = -1;
     log->control_known = true;
-    log_push(log, log_event_new(LOG_CONTROL_END, NULL));
+    log_push(log, log_event_new(LOG_CONTROL_END, NULL, 0));
 }
 
 /* ---- waiting ---- */
@@ -162,7 +162,7 @@ static void serve_rebuild(struct log *log, struct log_partition *partition)
         return;
     log_rebuild_stop(log, partition);
     partition->stage = STAGE_SERVING;
-    log_push(log, log_event_new(LOG_WAITING_END, partition));
+    log_push(log, log_event_new(LOG_WAITING_END, partition, 0));
 }
 
 /* ---- both ---- */

@@ -214,7 +214,7 @@ static void settle(struct log *log, struct log_partition *partition, const rd_ka
     partition->seq = meta.commit_seq;
     partition->suspect_below = end;
     partition->told = true;
-    struct log_event *event = log_event_new(LOG_ASSIGNED, partition);
+    struct log_event *event = log_event_new(LOG_ASSIGNED, partition, 0);
     event->offset = partition->base;
     log_push(log, event);
     partition->stage = STAGE_SERVING;
@@ -298,7 +298,7 @@ static void tell_leaving(struct log *log, enum log_event_kind kind)
         struct log_partition *partition = log->partitions[i];
         partition->leaving = true;
         if (partition->told)
-            log_push(log, log_event_new(kind, partition));
+            log_push(log, log_event_new(kind, partition, 0));
         else
             partition->released = true;
     }

@@ -22,9 +22,9 @@
 
 /* ---- events to the loop ---- */
 
-struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition)
+struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition, size_t extra)
 {
-    struct log_event *event = calloc(1, sizeof *event);
+    struct log_event *event = calloc(1, sizeof *event + extra);
     if (event == NULL)
         abort();
     event->kind = kind;
@@ -238,7 +238,7 @@ static void tell_backlog_end(struct log *log, struct log_partition *partition)
     if (reached < partition->suspect_below)
         return;
     partition->backlog_told = true;
-    log_push(log, log_event_new(LOG_BACKLOG_END, partition));
+    log_push(log, log_event_new(LOG_BACKLOG_END, partition, 0));
 }
 
 /* ---- the consumer's own queue ---- */
@@ -351,7 +351,7 @@ static void end(struct log *log)
     log_partitions_free(log);
     if (log->joined)
         rd_kafka_consumer_close(log->consumer);
-    struct log_event *event = log_event_new(LOG_STOPPED, NULL);
+    struct log_event *event = log_event_new(LOG_STOPPED, NULL, 0);
     if (log->failed)
         event->error = log->error;
     log_push(log, event);

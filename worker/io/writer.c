@@ -26,11 +26,9 @@ static void delivered(rd_kafka_t *producer, const rd_kafka_message_t *message, v
 
 struct writer *writer_open(const char *const *properties, size_t count, struct error *error)
 {
-    static const struct kafka_property defaults[] = {{"linger.ms", "0"},
-                                                     {"topic.metadata.propagation.max.ms", "2000"},
-                                                     {"retry.backoff.ms", "50"},
-                                                     {"partitioner", "murmur2_random"},
-                                                     {NULL, NULL}};
+    static const struct kafka_property defaults[] = {
+        {"linger.ms", "0"},         {"message.max.bytes", "1048576"},  {"topic.metadata.propagation.max.ms", "2000"},
+        {"retry.backoff.ms", "50"}, {"partitioner", "murmur2_random"}, {NULL, NULL}};
     static const struct kafka_property own[] = {{"enable.idempotence", "true"}, {NULL, NULL}};
     rd_kafka_conf_t *config = kafka_config(defaults, properties, count, own, error);
     if (config == NULL)
