@@ -73,10 +73,10 @@ sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) 
 
 ##@ Build
 all: $(B)/libmyelin.a $(programs) ## both programs: build/myelin and build/myelin-worker
-objects: $(call obj,$(sources))
-tests: $(tests) $(if $(COVER),,$(replays))
-doubles: $(doubles)
-replays: $(replays)
+objects: $(call obj,$(sources)) ; @:
+tests: $(tests) $(if $(COVER),,$(replays)) ; @:
+doubles: $(doubles) ; @:
+replays: $(replays) ; @:
 
 $(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(wildcard worker/wire/schemas.h))
 	@echo "  AR    $@"
