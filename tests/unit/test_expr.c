@@ -374,8 +374,36 @@ static void a_root_changes_member_by_member(void **state)
     assert_string_equal(json.data, "{\"a\":2,\"b\":\"x\"}");
     expr_root_set(root, "b", STR("{no json"));
     assert_false(expr_eval(expr, root, site, arena, &json, &error));
-    assert_non_null(strstr(error.text, ".b is no JSON"));
+    assert_non_null(strstr(error.text, "sees as b is no JSON"));
     expr_root_free(root);
+    arena_free(arena);
+}
+
+static void a_root_can_be_any_value(void **state)
+{
+    static const char *const cases[][2] = {
+        {"[1,2]", "[1,2]"}, {"\"x\"", "\"x\""}, {"5", "5"}, {"{\"a\":1}", "{\"a\":1}"}};
+    struct arena *arena = arena_new();
+    struct error error = {0};
+    const struct expr *expr = expr_compile(STR("."), &error);
+    struct str json;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct expr_root *root = expr_root_of(str_of(cases[i][0]));
+        assert_true(expr_eval(expr, root, site, arena, &json, &error));
+        assert_string_equal(json.data, cases[i][1]);
+        expr_root_free(root);
+    }
+    struct expr_root *root = expr_root_of(STR_NONE);
+    assert_true(expr_eval(expr, root, site, arena, &json, &error));
+    assert_string_equal(json.data, "null");
+    expr_root_free(root);
+    root = expr_root_of(STR("{"));
+    assert_false(expr_eval(expr, root, site, arena, &json, &error));
+    assert_non_null(strstr(error.text, "its root is no JSON"));
+    expr_root_free(root);
+    expr_root_free(NULL);
     arena_free(arena);
 }
 
@@ -423,6 +451,7 @@ int main(void)
         cmocka_unit_test_teardown(truth_is_jqs, teardown),
         cmocka_unit_test_teardown(a_program_is_compiled_once, teardown),
         cmocka_unit_test_teardown(a_root_changes_member_by_member, teardown),
+        cmocka_unit_test_teardown(a_root_can_be_any_value, teardown),
         cmocka_unit_test_teardown(definitions_in_the_home_directory_are_refused, teardown),
     };
 

@@ -1,5 +1,6 @@
 #include "worker/contract/expr.h"
 
+#include <assert.h>
 #include <float.h>
 #include <jq.h>
 #include <limits.h>
@@ -25,8 +26,8 @@ struct expr {
 };
 
 struct expr_root {
-    jv object;
-    char broken[64]; /* a member whose text was no JSON; "" = none */
+    jv value;        /* an object, or whatever expr_root_of was given */
+    char broken[64]; /* what of it was no JSON, for the message; "" = all is well */
 };
 
 struct cache {
@@ -259,51 +260,54 @@ struct str expr_text(const struct expr *expr)
 
 /* ---- the root ---- */
 
-struct expr_root *expr_root_new(void)
+static struct expr_root *root_of(jv value)
 {
     struct expr_root *root = calloc(1, sizeof *root);
 
     if (root == NULL)
         no_memory(NULL);
-    root->object = jv_object();
+    root->value = value;
     return root;
+}
+
+struct expr_root *expr_root_new(void)
+{
+    return root_of(jv_object());
+}
+
+/* The value of a JSON text; null, and a word in `root`, when it is none. */
+static jv parse(struct expr_root *root, const char *what, struct str json)
+{
+    if (json.data == NULL)
+        return jv_null();
+    jv value = json.size <= INT_MAX ? jv_parse_sized(json.data, (int)json.size) : jv_invalid();
+    if (jv_is_valid(value))
+        return value;
+    jv_free(value);
+    snprintf(root->broken, sizeof root->broken, "%s", what);
+    return jv_null();
 }
 
 struct expr_root *expr_root_of(struct str json)
 {
-    struct expr_root *root = expr_root_new();
+    struct expr_root *root = root_of(jv_null());
 
-    jv_free(root->object);
-    root->object = json.data != NULL && json.size <= INT_MAX ? jv_parse_sized(json.data, (int)json.size) : jv_null();
-    if (!jv_is_valid(root->object)) {
-        jv_free(root->object);
-        root->object = jv_null();
-        snprintf(root->broken, sizeof root->broken, ".");
-    }
+    root->value = parse(root, "its root", json);
     return root;
+}
+
+void expr_root_set(struct expr_root *root, const char *member, struct str json)
+{
+    assert(jv_get_kind(root->value) == JV_KIND_OBJECT);
+    root->value = jv_object_set(root->value, jv_string(member), parse(root, member, json));
 }
 
 void expr_root_free(struct expr_root *root)
 {
     if (root == NULL)
         return;
-    jv_free(root->object);
+    jv_free(root->value);
     free(root);
-}
-
-void expr_root_set(struct expr_root *root, const char *member, struct str json)
-{
-    jv value = jv_null();
-
-    if (json.data != NULL) {
-        value = json.size <= INT_MAX ? jv_parse_sized(json.data, (int)json.size) : jv_invalid();
-        if (!jv_is_valid(value)) {
-            jv_free(value);
-            value = jv_null();
-            snprintf(root->broken, sizeof root->broken, "%s", member);
-        }
-    }
-    root->object = jv_object_set(root->object, jv_string(member), value);
 }
 
 /* ---- evaluate ---- */
@@ -332,7 +336,7 @@ static bool no_value(const struct expr *expr, jv ended, struct error *error)
 /* The one value of the program. The caller frees it. */
 static bool one_value(const struct expr *expr, const struct expr_root *root, jv *value, struct error *error)
 {
-    jq_start(expr->jq, jv_copy(root->object), 0);
+    jq_start(expr->jq, jv_copy(root->value), 0);
     *value = jq_next(expr->jq);
     if (!jv_is_valid(*value))
         return no_value(expr, *value, error);
@@ -354,7 +358,7 @@ static bool begin(const struct expr *expr, const struct expr_root *root, struct 
     struct cache *own = cache_get();
 
     if (root->broken[0] != '\0')
-        return error_set(error, ERROR_POISON, "what an expression sees as .%s is no JSON", root->broken);
+        return error_set(error, ERROR_POISON, "what an expression sees as %s is no JSON", root->broken);
     if (own->watch == NULL)
         own->watch = expr_watch_new(error);
     if (own->watch == NULL)

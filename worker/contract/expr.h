@@ -44,11 +44,11 @@ struct str expr_text(const struct expr *expr);
 /* What an expression can see: an object built once a delivery, member by member, from JSON texts. */
 struct expr_root;
 struct expr_root *expr_root_new(void);
-/* A root that is any JSON value, for expressions over an answer or a call's arguments; `json` is valid JSON text. */
+/* A root that is any JSON value, for expressions over an answer or a call's arguments; `json` as in expr_root_set. */
 struct expr_root *expr_root_of(struct str json);
 void expr_root_free(struct expr_root *root);
-/* Sets a member; `json` is valid JSON text (it was checked when it came in). STR_NONE sets null. Where it is no JSON after
- * all, every evaluation on this root fails and says so. */
+/* Sets a member of a root of expr_root_new; `json` is valid JSON text (it was checked when it came in), STR_NONE sets null.
+ * Where a text is no JSON after all, every evaluation on this root fails and says so. */
 void expr_root_set(struct expr_root *root, const char *member, struct str json);
 
 /* Who is asking, for the watchdog's last words. */

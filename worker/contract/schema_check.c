@@ -23,16 +23,28 @@ const char *schema_type_name(size_t index)
     return type_names[index];
 }
 
+/* Exact where a conversion of the whole number to a double would round. */
+static int compare_mixed(json_int_t whole, double real)
+{
+    if (real >= 9223372036854775808.0)
+        return -1;
+    if (real < -9223372036854775808.0)
+        return 1;
+    json_int_t down = (json_int_t)floor(real);
+    return whole < down ? -1 : whole > down ? 1 : (double)down < real ? -1 : 0;
+}
+
 int schema_compare_numbers(const json_t *a, const json_t *b)
 {
     if (json_is_integer(a) && json_is_integer(b)) {
         json_int_t x = json_integer_value(a), y = json_integer_value(b);
         return x < y ? -1 : x > y;
     }
-    /* 64 bits of mantissa or more: exact for each json_int_t and each double. */
-    long double x = json_is_integer(a) ? (long double)json_integer_value(a) : (long double)json_real_value(a);
-    long double y = json_is_integer(b) ? (long double)json_integer_value(b) : (long double)json_real_value(b);
-    return x < y ? -1 : x > y;
+    if (json_is_integer(a))
+        return compare_mixed(json_integer_value(a), json_real_value(b));
+    if (json_is_integer(b))
+        return -compare_mixed(json_integer_value(b), json_real_value(a));
+    return json_real_value(a) < json_real_value(b) ? -1 : json_real_value(a) > json_real_value(b);
 }
 
 bool schema_same(const json_t *a, const json_t *b)
