@@ -28,7 +28,7 @@ struct expr; /* one compiled program; owned by the cache, lives until expr_cache
 #define EXPR_EXIT_CODE 124 /* as timeout(1) */
 #define EXPR_OUTPUT_SIZE_MAX ((size_t)1 << 20)
 
-/* How many different expressions a thread may hold (I7); one is some 10 to 100 KiB. */
+/* How many different expressions a thread may hold (I7); one takes 3 to 60 KiB. */
 #define EXPR_CACHED_MAX 10000
 
 /* NULL with `error`: syntax (with the position in `text`), or a builtin outside the allow-list (with did-you-mean). */
