@@ -159,7 +159,7 @@ static void recall(struct draft *draft)
 const struct call *accept_judge_call(struct draft *draft)
 {
     const struct criterion *criterion = &draft->contract->criteria[draft->run->at.judging];
-    if (!draft_is_agent(draft))
+    if (!draft_is_agent(draft) && draft->run->at.candidate.data != NULL)
         recall(draft);
     const struct agent *judge = &draft->contract->agents[criterion->judge];
     struct message *question = ARENA_NEW(draft->arena, struct message);
@@ -187,9 +187,11 @@ const struct call *accept_judge_call(struct draft *draft)
 /* The judge's answer, or a reason why it is none (then the judge is asked again, within the retry budget). */
 static bool read_judgement(struct draft *draft, const struct outcome *outcome, bool *yes, struct str *reason)
 {
-    struct error error = {.text = "the answer is empty"};
+    struct error error = {.text = "the answer was empty"};
     json_t *value = NULL;
-    if (outcome->content.data != NULL && !outcome->truncated)
+    if (outcome->truncated)
+        error_set(&error, ERROR_POISON, "the answer was cut by a length limit");
+    else if (outcome->content.size > 0)
         value = json_read(outcome->content, RUN_STATE_SIZE_MAX, &error);
     bool fits = value != NULL && schema_check(draft->contract->judge_output, value, &error);
     if (fits) {

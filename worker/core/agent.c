@@ -57,8 +57,12 @@ static struct str without_fence(struct draft *draft, struct str text)
         to[-3] != '`')
         return arena_copy(draft->arena, from, (size_t)(to - from));
     to -= 3;
-    while (from < to && *from != '\n')
-        from++;
+    from += 3;
+    const char *word = from; /* the name of the language, if a blank follows */
+    while (word < to && *word >= 'a' && *word <= 'z')
+        word++;
+    if (word < to && (*word == ' ' || *word == '\n' || *word == '\r'))
+        from = word;
     return arena_copy(draft->arena, from, (size_t)(to - from));
 }
 

@@ -98,11 +98,11 @@ static const struct call *agent_tool_call(struct draft *draft, const struct tool
         violated(draft, told);
         return NULL;
     }
-    draft->run->at.attempt++; /* the model may repair its arguments, within the retry budget */
-    if (draft->run->at.attempt > draft->contract->retry_budget + 1) {
+    if (draft->run->at.attempt > draft->contract->retry_budget) {
         walk_fail(draft, arena_printf(draft->arena, "%.*s %.*s", STR_ARG(request->tool), STR_ARG(told)), false);
         return NULL;
     }
+    draft->run->at.attempt++; /* the model may repair its arguments, within the retry budget */
     agent_tool_answer(draft, ANSWER_REFUSED, told);
     return NULL;
 }
@@ -252,6 +252,7 @@ static void spend(struct draft *draft, struct str step)
 void decide_tool_answered(struct draft *draft, const struct call *call, const struct outcome *outcome)
 {
     struct run *run = draft->run;
+    doubt_over(draft, call, outcome);
     struct fact *fact = draft_fact(draft, FACT_TOOL_ANSWERED);
     fact->is.tool_answered = (struct fact_tool_answered){
         .tool = call->tool->name,
@@ -265,7 +266,6 @@ void decide_tool_answered(struct draft *draft, const struct call *call, const st
         .approval = call->approval,
         .args_hash = call->args_hash,
     };
-    doubt_over(draft, call, outcome);
     spend(draft, call->approval);
     run->usage.tool_calls++;
     if (call->tool->effect == EFFECT_WRITE)

@@ -39,7 +39,8 @@ static void ask_person(struct draft *draft, const struct call *call, struct str 
     parked->tool = call->tool->name;
     parked->arguments = call->arguments;
     parked->key = call->key;
-    walk_park(draft, WAITS_RESOLUTION, reason, 0);
+    walk_park(draft, WAITS_RESOLUTION,
+              arena_printf(draft->arena, "%s may have happened: %.*s", call->tool->name.data, STR_ARG(reason)), 0);
 }
 
 void doubt_raised(struct draft *draft, const struct call *call, const struct outcome *outcome)
@@ -123,8 +124,9 @@ static void probe_unknown(struct draft *draft, const struct call *call, struct s
     settled(draft, call->key, "probe", "unknown", STR_NONE);
     doubt->probes++;
     if (doubt->probes >= probe->probes_max)
-        ask_person(draft, call,
-                   arena_printf(draft->arena, "%d probes told nothing; last: %.*s", doubt->probes, STR_ARG(reason)));
+        ask_person(
+            draft, call,
+            arena_printf(draft->arena, "probes that told nothing: %d; the last: %.*s", doubt->probes, STR_ARG(reason)));
     else
         walk_park(draft, WAITS_TIMER, arena_printf(draft->arena, "the probe told nothing: %.*s", STR_ARG(reason)),
                   draft->env->now_ms + probe->after_ms);
@@ -157,14 +159,15 @@ static void call_surely_not_done(struct draft *draft, const struct call *call)
     settled(draft, call->key, "probe", "not_done", STR_NONE);
     run->at.doubt = (struct doubt){.state = DOUBT_NONE};
     draft->plan->not_done = true;
+    if (run->at.attempt > draft->contract->retry_budget) {
+        walk_fail(
+            draft,
+            arena_printf(draft->arena, "%s was tried %d times and not done", call->tool->name.data, run->at.attempt),
+            false);
+        return;
+    }
     run->at.attempt++;
-    if (run->at.attempt > draft->contract->retry_budget + 1)
-        walk_fail(draft,
-                  arena_printf(draft->arena, "%s was tried %d times and not done", call->tool->name.data,
-                               run->at.attempt - 1),
-                  false);
-    else
-        walk_again(draft);
+    walk_again(draft);
 }
 
 void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome)

@@ -129,6 +129,8 @@ static int32_t failed(struct draft *draft, struct str reason, bool refused)
         .target = target_name(draft, target),
         .refused = refused,
     };
+    draft->run->at
+        .call++; /* I3: the number of the call that failed is used up, a judge of the run's end takes the next */
     leave(draft);
     if (target == TARGET_NONE)
         walk_end(draft, RUN_FAILED,
@@ -277,7 +279,8 @@ static struct str guarded_arguments(struct draft *draft, const struct step *guar
     if (guarded->args == NULL)
         return STR("{}");
     struct str arguments;
-    if (!scope_eval(draft, guarded->args, (struct scope){.what = "args (for the approval)"}, &arguments, error))
+    const char *what = arena_printf(draft->arena, "guards: the args of %s", guarded->name.data).data;
+    if (!scope_eval(draft, guarded->args, (struct scope){.what = what}, &arguments, error))
         return STR_NONE;
     json_t *value = json_read(arguments, RUN_STATE_SIZE_MAX, error);
     if (value == NULL)
