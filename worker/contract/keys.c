@@ -125,7 +125,7 @@ static void take_word(struct load *load, const struct key *key, const struct nod
         return;
     }
     if (text.data == NULL)
-        wrong_type(load, node, load_list(load, words, count).data);
+        wrong_type(load, node, arena_printf(load->arena, "one of %s", load_list(load, words, count).data).data);
     else
         load_error(load, node, "\"%.*s\" is not known here%sallowed are: %s", STR_ARG(text),
                    load_near(load, text, words, count), load_list(load, words, count).data);
@@ -195,10 +195,6 @@ static void take_reference(struct load *load, const struct key *key, const struc
     size_t count = key->type == KEY_AGENT  ? contract->agents_count
                    : key->type == KEY_TOOL ? contract->tools_count
                                            : contract->steps_count;
-    if (text.data == NULL) {
-        wrong_type(load, node, "a name in double quotes");
-        return;
-    }
     if (key->type == KEY_TARGET && str_is(text, "end")) {
         *field = TARGET_END;
     } else if (key->type == KEY_TARGET && str_is(text, "undo")) {
@@ -313,7 +309,7 @@ void keys_load_also(struct load *load, const struct node *group, const struct ke
                     const struct str *also, size_t also_count)
 {
     for (size_t i = 0; i < count; i++) {
-        char *field = target != NULL ? (char *)target + keys[i].offset : NULL;
+        char *field = (char *)target + keys[i].offset;
         const struct node *node = tree_member(group, keys[i].name);
         set_default(&keys[i], field);
         if (node != NULL)

@@ -44,7 +44,7 @@ struct key {
 
 #define KEYS_COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-/* Fills `target` (zeroed before; NULL when no key of the table has a field) from `group` and reports what is wrong. `group`
+/* Fills `target` (zeroed before) from `group` and reports what is wrong. `group`
  * NULL: the defaults alone. `also` (may be NULL) names members that the caller knows and the table does not. */
 void keys_load(struct load *load, const struct node *group, const struct key *keys, size_t count, void *target);
 void keys_load_also(struct load *load, const struct node *group, const struct key *keys, size_t count, void *target,

@@ -182,7 +182,8 @@ struct lex_word lex_next(struct lex *lex)
 
 struct str lex_bare_text(struct lex *lex, const struct lex_word *first)
 {
-    while (lex->at < lex->text.size && memchr(";,})]\n\"#", lex->text.data[lex->at], 8) == NULL)
+    static const char ends[] = ";,})]\n\"#";
+    while (lex->at < lex->text.size && memchr(ends, lex->text.data[lex->at], sizeof(ends) - 1) == NULL)
         lex->at++;
     size_t size = (size_t)(lex->text.data + lex->at - first->text.data);
     while (size > 0 && is_blank(first->text.data[size - 1]))

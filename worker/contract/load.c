@@ -1,7 +1,6 @@
-#include "worker/contract/load.h"
-
 #include <string.h>
 
+#include "worker/contract/keys.h"
 #include "worker/contract/suggest.h"
 
 #define NAME_SIZE_MAX 64
@@ -57,6 +56,10 @@ int32_t load_unknown(struct load *load, const struct node *node, const char *wha
                      size_t count)
 {
     struct str text = tree_text(node);
+    if (text.data == NULL) {
+        load_error(load, node, "is %s, must be the name of a %s in double quotes", keys_type_name(node), what);
+        return -1;
+    }
     struct str near = suggest(load->arena, text, names, count);
     load_error(load, node, "no such %s \"%.*s\"%sthe %ss are: %s", what, STR_ARG(text),
                load_near(load, text, names, count), what, load_list(load, names, count).data);

@@ -152,7 +152,7 @@ static void take_durable_state(struct load *load)
         parts[i] = str_of(PARTS[i]);
     if (group == NULL)
         return;
-    keys_load(load, group, DURABLE_KEYS, KEYS_COUNT(DURABLE_KEYS), NULL);
+    keys_load(load, group, DURABLE_KEYS, KEYS_COUNT(DURABLE_KEYS), load->contract);
     const struct node *list = keys_list(group, "required");
     for (const struct node *node = list != NULL ? list->first : NULL; node != NULL; node = node->next) {
         int32_t part = load_find(parts, KEYS_COUNT(PARTS), tree_text(node));
@@ -219,9 +219,11 @@ static void take_forbidden(struct load *load, const struct node *node, const str
     size_t count = 0;
     *forbidden = (struct forbidden){.name = name, .kind = FORBIDDEN_TOOL};
     forbidden->tool = load_find(load->tool_names, contract->tools_count, name);
-    if (forbidden->tool >= 0)
+    if (name.data == NULL)
+        load_error(load, node, "is %s, must be the name of an action in double quotes", keys_type_name(node));
+    if (name.data == NULL || forbidden->tool >= 0)
         return;
-    const struct node *action = name.data != NULL ? tree_member(actions, name.data) : NULL;
+    const struct node *action = tree_member(actions, name.data);
     if (action != NULL) {
         forbidden->kind = FORBIDDEN_ACTION;
         keys_load(load, json_is_object(action->json) ? action : NULL, ACTION_KEYS, KEYS_COUNT(ACTION_KEYS), forbidden);
@@ -389,7 +391,7 @@ void load_criteria(struct load *load)
     const struct node *group = keys_group(load->root, "success_criteria");
     const struct node *list = keys_list(group, "output"), *metrics = keys_group(group, "metrics");
     size_t count = list != NULL ? list->count : 0;
-    keys_load(load, group, CRITERIA_KEYS, KEYS_COUNT(CRITERIA_KEYS), NULL);
+    keys_load(load, group, CRITERIA_KEYS, KEYS_COUNT(CRITERIA_KEYS), contract);
     contract->criteria = ARENA_ARRAY(load->arena, count + 1, struct criterion);
     load->criterion_nodes = ARENA_ARRAY(load->arena, count + 1, const struct node *);
     for (const struct node *node = count > 0 ? list->first : NULL; node != NULL; node = node->next) {

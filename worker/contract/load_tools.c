@@ -3,7 +3,8 @@
 #include <stddef.h>
 
 static const char *const METHODS[] = {"POST", "GET", "PUT", "PATCH", "DELETE", NULL};
-static const char *const EFFECTS[] = {"none", "read", "write", NULL};          /* enum effect_class */
+/* What an endpoint can be: never EFFECT_NONE, for a call goes out. */
+static const char *const EFFECTS[] = {"read", "write", NULL};
 static const char *const ON_DOUBT[] = {"ask", "retry", "probe", "fail", NULL}; /* enum on_doubt */
 
 /* clang-format off: tables */
@@ -13,6 +14,7 @@ static const char *const ON_DOUBT[] = {"ask", "retry", "probe", "fail", NULL}; /
 struct tool_draft {
     struct tool tool;
     int32_t method;
+    int32_t effect;   /* in EFFECTS */
     int32_t on_doubt; /* -1 = not given */
 };
 
@@ -23,7 +25,7 @@ static const struct key TOOL_KEYS[] = {
     {.name = "url", .type = KEY_TEXT, .offset = TOOL(url)},
     {.name = "method", .type = KEY_WORD, .offset = offsetof(struct tool_draft, method), .words = METHODS},
     {.name = "headers", .type = KEY_GROUP},
-    {.name = "effect", .type = KEY_WORD, .offset = TOOL(effect), .otherwise = EFFECT_READ, .words = EFFECTS},
+    {.name = "effect", .type = KEY_WORD, .offset = offsetof(struct tool_draft, effect), .words = EFFECTS},
     {.name = "timeout",
      .type = KEY_DURATION,
      .offset = TOOL(timeout_ms),
@@ -112,7 +114,7 @@ static void take_not_executed(struct load *load, const struct node *list, struct
 }
 
 /* A tool is an endpoint or an agent; what belongs to the one makes no sense on the other. */
-static void check_form(struct load *load, const struct node *node, const struct tool *tool)
+static void check_form(struct load *load, const struct node *node)
 {
     static const char *const http_keys[] = {"url",     "method",   "headers", "effect",
                                             "timeout", "on_doubt", "probe",   "not_executed"};
@@ -126,24 +128,20 @@ static void check_form(struct load *load, const struct node *node, const struct 
         if (member != NULL)
             load_error(load, member, "makes no sense on a tool that is an agent");
     }
-    const struct node *effect = tree_member(node, "effect");
-    if (agent == NULL && effect == NULL && url != NULL)
+    if (agent == NULL && url != NULL && tree_member(node, "effect") == NULL)
         load_error(load, node, "effect is missing: \"read\" when a second call does no harm, else \"write\"");
-    if (agent == NULL && effect != NULL && tool->effect == EFFECT_NONE)
-        load_error(load, effect,
-                   "a call to an endpoint is never \"none\": write \"read\" when a second call does no harm, else "
-                   "\"write\"");
 }
 
-/* What becomes of a write of which nobody knows whether it happened (I5). */
+/* Its effect, and what becomes of a write of which nobody knows whether it happened (I5). */
 static void take_doubt(struct load *load, const struct node *node, struct tool_draft *draft)
 {
     const struct node *on_doubt = tree_member(node, "on_doubt"), *probe = keys_group(node, "probe");
     struct tool *tool = &draft->tool;
+    tool->effect = draft->effect == 0 ? EFFECT_READ : EFFECT_WRITE;
     tool->on_doubt = draft->on_doubt < 0 ? DOUBT_ASK : (enum on_doubt)draft->on_doubt;
     if (tool->effect != EFFECT_WRITE) {
         const struct node *given = on_doubt != NULL ? on_doubt : probe;
-        if (given != NULL && tool->agent < 0 && tool->effect == EFFECT_READ && tree_member(node, "effect") != NULL)
+        if (given != NULL && str_is(tree_text(tree_member(node, "effect")), "read"))
             load_error(load, given, "makes no sense here: only a tool with effect = \"write\" can be in doubt");
         return;
     }
@@ -169,7 +167,7 @@ void load_tools(struct load *load)
         struct tool_draft draft = {.tool = {.name = node->key}};
         keys_load(load, json_is_object(node->json) ? node : NULL, TOOL_KEYS, KEYS_COUNT(TOOL_KEYS), &draft);
         if (json_is_object(node->json)) {
-            check_form(load, node, &draft.tool);
+            check_form(load, node);
             take_doubt(load, node, &draft);
         }
         if (draft.tool.agent < 0)
@@ -191,9 +189,7 @@ static void take_agent_tools(struct load *load, const struct node *list, struct 
         bool twice = false;
         for (size_t i = 0; i < agent->tools_count; i++)
             twice = twice || (tool >= 0 && agent->tools[i] == tool);
-        if (name.data == NULL)
-            load_error(load, node, "is %s, must be a tool's name in double quotes", keys_type_name(node));
-        else if (tool < 0)
+        if (tool < 0)
             load_unknown(load, node, "tool", load->tool_names, load->contract->tools_count);
         else if (twice)
             load_error(load, node, "\"%.*s\" stands here twice", STR_ARG(name));

@@ -209,7 +209,8 @@ static void take_string(struct scanner *s, const struct lex_word *word)
             if (byte == 0 || byte >= 0x80) {
                 say(s, word->line, "\\x%s in a string: %s", digits,
                     byte == 0 ? "libconfig would cut the string there" : "write the character itself, in UTF-8");
-                memcpy(mended + i, "\\x20", 4);
+                mended[i + 2] = '2'; /* a blank */
+                mended[i + 3] = '0';
             }
         }
         i++; /* the character that is escaped */
@@ -323,6 +324,8 @@ static void unexpected(struct scanner *s, const struct lex_word *word, const cha
     const struct frame *frame = &s->stack[s->depth];
     if (word->kind == LEX_END && frame->open != '\0')
         GIVE_UP(s, frame->line, "the `%c` opened here is never closed", frame->open);
+    else if (word->kind == LEX_STRING && frame->expect == GROUP_NAME)
+        GIVE_UP(s, word->line, "a name stands without quotes, and = after it");
     else if (*word->text.data == '\'' && word->kind == LEX_GARBAGE)
         GIVE_UP(s, word->line, "a text stands in double quotes, not in single ones");
     else if (s->name.size > 0 && word->kind == LEX_FLOAT && *word->text.data == '.' && frame->expect == GROUP_EQUALS)

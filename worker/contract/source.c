@@ -164,7 +164,7 @@ static char *path_beside(const char *contract_path, const char *name, struct are
 
 static void inline_schema(struct node *node, const char *path, struct arena *arena, struct problems *problems)
 {
-    struct str text = tree_text(node), content;
+    struct str text = tree_text(node), content = STR_NONE;
     if (text.size == 0 || *text.data != '@')
         return;
     struct str where = tree_path(arena, node);

@@ -24,7 +24,7 @@ static void sort_members(struct arena *arena, struct node *group)
     size_t count = 0;
     for (struct node *child = group->first; child != NULL; child = child->next)
         members[count++] = child;
-    qsort(members, count, sizeof(*members), compare_keys);
+    qsort(members, count, sizeof(struct node *), compare_keys);
     for (size_t i = 0; i < count; i++)
         members[i]->next = members[i + 1]; /* the last is NULL */
     group->first = members[0];
