@@ -35,16 +35,16 @@ enum edge { EDGE_NEXT, EDGE_APPROVED, EDGE_REJECTED, EDGE_TIMED_OUT, EDGE_FAILED
 #define CONTRACT_AGENTS_MAX 100
 
 struct contract_limits {
-    int64_t deadline_ms; /* elapsed, waiting included; default 7d */
-    int32_t steps_max;   /* committed steps of the run; default 200 */
+    int64_t deadline_ms;    /* elapsed, waiting included; default 7d */
+    int32_t steps_max;      /* committed steps of the run; default 200 */
     int64_t llm_tokens_max; /* prompt + completion; default 1,000,000 */
     int64_t micro_usd_max;  /* 1 USD = 1,000,000; default 10 USD */
 };
 
 struct criterion {
     struct str says;
-    int32_t after;  /* step whose next is committed only when this holds; -1 = the end of the run (unless before >= 0) */
-    int32_t before; /* step that is entered only when this holds; -1 = none */
+    int32_t after; /* step whose next is committed only when this holds; -1 = the end of the run (unless before >= 0) */
+    int32_t before;           /* step that is entered only when this holds; -1 = none */
     const struct expr *check; /* or NULL */
     int32_t judge;            /* agent that must answer yes; -1 = none */
     const struct expr *sees;  /* what the judge is shown besides the default; NULL = {saw, output, calls} */
@@ -58,14 +58,14 @@ enum forbidden_kind { FORBIDDEN_TOOL, FORBIDDEN_WITHOUT_APPROVAL, FORBIDDEN_ACTI
 struct forbidden {
     struct str name; /* as written in forbidden_actions */
     enum forbidden_kind kind;
-    int32_t tool;            /* -1 when it names a tool the contract does not have (then it can only be asked for in vain) */
+    int32_t tool; /* -1 when it names a tool the contract does not have (then it can only be asked for in vain) */
     const struct expr *when; /* FORBIDDEN_ACTION: the root `.` is the call's args object itself */
 };
 
 struct checkpoint {
-    int32_t step;   /* the approval step */
-    int32_t guards; /* the step it guards; -1 = none */
-    bool required;  /* default true */
+    int32_t step;       /* the approval step */
+    int32_t guards;     /* the step it guards; -1 = none */
+    bool required;      /* default true */
     int64_t timeout_ms; /* default 24h */
     enum timeout_action timeout_action;
 };
@@ -75,15 +75,15 @@ struct tool_header {
 };
 
 struct tool_probe {
-    struct str url; /* may hold ${NAME}, {key}, {arg} */
+    struct str url;                              /* may hold ${NAME}, {key}, {arg} */
     const struct expr *done, *not_done, *result; /* over the status answer; not_done and result may be NULL */
-    int64_t after_ms;  /* between two probes; default 5s */
-    int32_t probes_max; /* then ask; default 5 */
+    int64_t after_ms;                            /* between two probes; default 5s */
+    int32_t probes_max;                          /* then ask; default 5 */
 };
 
 struct tool {
     struct str name, description;
-    int32_t agent; /* >= 0: the tool is an agent; the HTTP fields are empty then */
+    int32_t agent;     /* >= 0: the tool is an agent; the HTTP fields are empty then */
     struct str method; /* default "POST" */
     struct str url;    /* may hold ${NAME} (resolved when called) and {arg} (URL-encoded) */
     struct tool_header *headers;
@@ -102,7 +102,7 @@ struct agent {
     struct str name, model, system; /* model: a name in the worker's settings */
     int32_t *tools;
     size_t tools_count;
-    int32_t turns_max; /* default 8 */
+    int32_t turns_max;     /* default 8 */
     struct schema *output; /* NULL: the output is {"text": content} */
     const struct expr *check;
 };
@@ -120,9 +120,9 @@ struct assignment {
 struct step {
     struct str name;
     enum step_kind kind;
-    int32_t agent;    /* STEP_AGENT, and STEP_TOOL whose tool is an agent */
-    int32_t tool;     /* STEP_TOOL */
-    struct str model; /* STEP_MODEL */
+    int32_t agent;     /* STEP_AGENT, and STEP_TOOL whose tool is an agent */
+    int32_t tool;      /* STEP_TOOL */
+    struct str model;  /* STEP_MODEL */
     struct str system; /* STEP_MODEL: its own system text; may be absent */
     const struct expr *sees, *args, *check;
     struct schema *output; /* the step's own; an agent's own is checked as well */
@@ -197,8 +197,8 @@ void contract_free(struct contract *contract);
 int32_t contract_step(const struct contract *contract, struct str name);  /* index, -1 = no such step */
 int32_t contract_tool(const struct contract *contract, struct str name);  /* index, -1 */
 int32_t contract_agent(const struct contract *contract, struct str name); /* index, -1 */
-const char *edge_name(enum edge edge);           /* "next", "approved", ... */
-const char *effect_class_name(enum effect_class effect); /* "none", "read", "write" */
+const char *edge_name(enum edge edge);                                    /* "next", "approved", ... */
+const char *effect_class_name(enum effect_class effect);                  /* "none", "read", "write" */
 const char *step_kind_name(enum step_kind kind);
 
 /* The table of `contract show`: for each step decided by, touches outside, writes, needs a person, may be repeated. */
