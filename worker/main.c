@@ -232,6 +232,15 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
     return worker->log != NULL;
 }
 
+static enum logline_level level_of(struct str name)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    size_t level = LOGLINE_DEBUG;
+    while (level < LOGLINE_ERROR && !str_is(name, names[level]))
+        level++;
+    return (enum logline_level)level;
+}
+
 static int serve(const struct settings *settings, int signal_fd)
 {
     struct worker worker = {.settings = settings};
@@ -291,11 +300,14 @@ int main(int argc, char **argv)
     int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 
     struct error error;
-    struct settings *settings = settings_read(config, &error);
+    struct arena *arena = arena_new();
+    struct settings *settings = settings_read(settings_find(config, "worker.cfg", arena), &error);
+    arena_free(arena);
     if (settings == NULL) {
         LOG_ERROR("settings.wrong", LOG_S("reason", error.text));
         return EX_CONFIG;
     }
+    logline_level(level_of(settings->log_level));
     int status = serve(settings, signal_fd);
     settings_free(settings);
     close(signal_fd);

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 import time
 import uuid
@@ -13,7 +14,7 @@ import uuid
 import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from doubles import BUILD, ROOT, Double
+from doubles import BUILD, ROOT, Double, holds_connection
 from harness import Space, wait_until
 from history import History, rebuild
 
@@ -36,14 +37,12 @@ def head(word, text):
 
 def control(brokers):
     """A consume-call-produce loop, killed while the mail server has its request: how often is the e-mail sent?"""
-    import subprocess
-
     name = f"control-{uuid.uuid4().hex[:8]}"
     topics = [f"{name}.in", f"{name}.out"]
     admin = AdminClient({"bootstrap.servers": brokers})
     for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in topics]).values():
         future.result(20)
-    producer = confluent_kafka.Producer({"bootstrap.servers": brokers})
+    producer = confluent_kafka.Producer({"bootstrap.servers": brokers, "log_level": 3})
     producer.produce(topics[0], json.dumps({"to": "jane@acme.example", "subject": "Hello", "body": "..."}))
     producer.flush(10)
     hold = [{"times": 1, "match": {"tool": "send"}, "answer": {"act_and_not_answer": "hold"}}]
@@ -161,6 +160,8 @@ class Story:
                     self.tell(fact)
             if result := found(self.facts[-1] if self.facts else None):
                 return result
+            if self.facts and self.facts[-1]["kind"] == "RunEnded":
+                raise AssertionError(f"the run ended before {what}")
         raise AssertionError(f"not within {seconds} s: {what}; see {DIRECTORY}/worker-*.log")
 
 
@@ -217,20 +218,12 @@ def play(space, tools, model):
             break
         story.until("rejected", lambda fact: fact and fact["kind"] == "ApprovalDecided")
     story.until("the tool has the e-mail", lambda _: tools.ledger("acted", tool="send", run=run))
-    last = story.facts[-1]
-    second = next(w for w in space.workers if w.alive() and f"run={run}" in "" or _holds(w, tools))
+    peer = tools.ledger("received", tool="send", run=run)[0]["peer"]
+    second = next(worker for worker in space.workers if worker.alive() and holds_connection(worker.pid, peer))
     second.kill()
     story.aside(f"kill -9 worker {second.slot} (pid {second.pid}): the tool HAS the request, nobody has the answer")
-    del last
     story.until("the run ends", lambda fact: fact and fact["kind"] == "RunEnded")
     return run, 2, story
-
-
-def _holds(worker, tools):
-    """Is it this worker whose request the mail server has?"""
-    from doubles import holds_connection
-
-    return worker.alive() and holds_connection(worker.pid, tools.port)
 
 
 def judge(space, tools, run, story):
