@@ -275,6 +275,7 @@ void drive_run(struct play *play, const struct run_requested *request)
     struct waiting_row written;
     keeper_open(play->keeper, &travel(play, RECORD_RUN_ROW, &row)->is.run_row, play->arena, &written);
     play->run_id = asked->run;
+    fold_free(play->fold);
     play->fold = fold_new(asked->run);
     struct plan plan;
     decide(play, &(struct input){.request = asked}, &plan);
