@@ -43,30 +43,39 @@ static size_t matches(const char *name, char **words, size_t count)
                : 0;
 }
 
-/* Also for one word of two: `myelin contract` lists what there is. */
+/* What is known to begin with this word: `myelin contract` lists what there is. */
+static size_t list_those(const struct commands_entry *entries, size_t count, const char *word)
+{
+    size_t listed = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t first = strcspn(entries[i].name, " ");
+        if (entries[i].name[first] != ' ' || strlen(word) != first || memcmp(word, entries[i].name, first) != 0)
+            continue;
+        if (listed++ == 0)
+            fprintf(stderr, "myelin %s: say what to do:\n", word);
+        fprintf(stderr, "  myelin %s %s\n", entries[i].name, entries[i].usage);
+    }
+    return listed;
+}
+
 static int unknown_command(const struct commands_entry *entries, size_t count, char **words, size_t words_count)
 {
     struct arena *arena = arena_new();
     struct str *names = ARENA_ARRAY(arena, count, struct str);
-    size_t same = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++)
         names[i] = str_of(entries[i].name);
-        size_t first = strcspn(entries[i].name, " ");
-        if (entries[i].name[first] != ' ' || strlen(words[0]) != first || memcmp(words[0], entries[i].name, first) != 0)
-            continue;
-        if (same++ == 0)
-            fprintf(stderr, "myelin %s: say what to do:\n", words[0]);
-        fprintf(stderr, "  myelin %s %s\n", entries[i].name, entries[i].usage);
-    }
-    if (same == 0) {
-        struct str wrong = words_count > 1 && words[1][0] != '-' ? arena_printf(arena, "%s %s", words[0], words[1])
-                                                                 : STR_NONE;
-        struct str near = wrong.data != NULL ? suggest(arena, wrong, names, count) : STR_NONE;
-        if (near.data == NULL)
-            near = suggest(arena, str_of(words[0]), names, count);
-        fprintf(stderr, "myelin: there is no command \"%s\"", words[0]);
-        fprintf(stderr, near.data != NULL ? ", did you mean \"%s\"?\n" : "; see: myelin --help\n", near.data);
-    }
+    bool two = words_count > 1 && words[1][0] != '-';
+    struct str wrong = two ? arena_printf(arena, "%s %s", words[0], words[1]) : str_of(words[0]);
+    struct str near = suggest(arena, wrong, names, count);
+    if (near.data == NULL)
+        near = suggest(arena, str_of(words[0]), names, count);
+    if (two && near.data != NULL)
+        fprintf(stderr, "myelin: there is no command \"%s\", did you mean \"%s\"?\n", wrong.data, near.data);
+    else if (list_those(entries, count, words[0]) == 0)
+        fprintf(stderr,
+                near.data != NULL ? "myelin: there is no command \"%s\", did you mean \"%s\"?\n"
+                                  : "myelin: there is no command \"%s\"; see: myelin --help\n",
+                words[0], near.data);
     arena_free(arena);
     return CMD_USAGE;
 }

@@ -29,12 +29,18 @@ static void *room(struct arena *arena, void *list, size_t count, size_t *capacit
     return grown;
 }
 
-static void take_contract(struct cmd *cmd, struct control *control, const struct reader_record *read)
+/* A contract record as it was read: decoded when all schemas are known, for another version of Myelin may have written it. */
+struct raw {
+    struct str key, value;
+    int64_t offset;
+};
+
+static void take_contract(struct cmd *cmd, struct control *control, const struct raw *raw)
 {
     struct record record;
     struct error error;
-    if (!record_decode(read->value, cmd->arena, &record, &error)) {
-        cmd_warn(cmd, "control@%" PRId64 " (%.*s) cannot be read and is left out: %s", read->offset, STR_ARG(read->key),
+    if (!record_decode(raw->value, cmd->arena, &record, &error)) {
+        cmd_warn(cmd, "control@%" PRId64 " (%.*s) cannot be read and is left out: %s", raw->offset, STR_ARG(raw->key),
                  error.text);
         return;
     }
@@ -43,7 +49,7 @@ static void take_contract(struct cmd *cmd, struct control *control, const struct
     control->versions = room(cmd->arena, control->versions, control->count, &control->capacity,
                              sizeof(control->versions[0]));
     control->versions[control->count++] = (struct control_version){.published = record.is.contract_published,
-                                                                   .offset = read->offset};
+                                                                   .offset = raw->offset};
 }
 
 /* What cannot be read is no reason to stop: the record that needs that schema will say so. */
@@ -59,25 +65,30 @@ static void take_schema(struct cmd *cmd, struct control *control, const struct r
     control->schemas[control->schemas_count++] = arena_str(cmd->arena, read->key);
 }
 
-/* One reading of the topic. Contract versions are decoded after all schemas are known: another version of Myelin may have
- * published them. */
-static bool read_pass(struct cmd *cmd, struct control *control, bool schemas, int *code)
+static bool read_topic(struct cmd *cmd, struct control *control, int *code)
 {
     if (!remote_start(cmd, "control", 0, READER_FROM_START, code))
         return false;
     enum reader_got got;
     struct reader_record read;
+    struct raw *contracts = NULL;
+    size_t count = 0, capacity = 0;
     while ((got = remote_next(cmd, cmd_timeout(cmd, READ_TIMEOUT_MS), &read, code)) == READER_RECORD) {
         if (read.value.data == NULL || read.key.data == NULL)
             continue;
-        if (schemas && starts(read.key, SCHEMA_KEY))
+        if (starts(read.key, SCHEMA_KEY))
             take_schema(cmd, control, &read);
-        if (!schemas && starts(read.key, CONTRACT_KEY))
-            take_contract(cmd, control, &read);
+        if (!starts(read.key, CONTRACT_KEY))
+            continue;
+        contracts = room(cmd->arena, contracts, count, &capacity, sizeof(contracts[0]));
+        contracts[count++] = (struct raw){arena_str(cmd->arena, read.key), arena_str(cmd->arena, read.value),
+                                          read.offset};
     }
     if (got == READER_TIMEOUT)
         *code = cmd_fail(cmd, CMD_UNAVAILABLE,
                          "the topic control could not be read to its end in time: is Kafka well?");
+    for (size_t i = 0; got == READER_END && i < count; i++)
+        take_contract(cmd, control, &contracts[i]);
     return got == READER_END;
 }
 
@@ -85,7 +96,7 @@ const struct control *control_get(struct cmd *cmd, int *code)
 {
     if (cmd->control == NULL) {
         struct control *control = ARENA_NEW(cmd->arena, struct control);
-        if (!read_pass(cmd, control, true, code) || !read_pass(cmd, control, false, code))
+        if (!read_topic(cmd, control, code))
             return NULL;
         cmd->control = control;
     }
