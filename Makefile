@@ -124,7 +124,7 @@ demo: all doubles build/venv/ready kafka ## the whole story on a real Kafka and 
 
 ##@ Trust it
 test: all doubles tests build/venv/ready kafka ## every test, with servers of its own
-	@$(MAKE) --no-print-directory VARIANT=crash all
+	@$(MAKE) --no-print-directory VARIANT=crash all doubles
 	@$(MAKE) --no-print-directory VARIANT=asan all tests
 	@MYELIN_BUILD=$(B) tests/run
 check: doubles tests ## what needs no server: unit, scenario, fuzz corpus

@@ -4,7 +4,7 @@
  *
  *   log_driver topics NS PARTITIONS            make the topics
  *   log_driver load NS FIRST COUNT             ask for runs FIRST ... FIRST+COUNT-1 (records of inbox)
- *   log_driver serve NS SLOT HOPS DELAY_MS [pinned] [verbose] [in_flight=N] [NAME=VALUE for librdkafka ...]
+ *   log_driver serve NS SLOT HOPS DELAY_MS [pinned] [verbose] [fat] [in_flight=N] [NAME=VALUE for librdkafka ...]
  *   log_driver check NS COUNT HOPS             every fact exactly once, nothing waits any more
  *   log_driver watch NS COUNT TIMEOUT_S        until that many runs have ended
  *   log_driver flood NS COUNT SIZE             COUNT records of SIZE bytes for steps.default, for `pump`
@@ -36,6 +36,8 @@
 #define PARTITIONS_MAX 64
 #define RUNS_MAX 100000
 #define TICK_MS 3
+#define FAT_EVERY 10 /* with `fat`, each tenth run writes a fact at hop 0 that no broker takes */
+#define FAT_SIZE 50000
 
 static volatile sig_atomic_t stop_asked;
 
@@ -58,7 +60,7 @@ struct options {
     const char *properties[OPTIONS_MAX];
     size_t properties_count;
     char servers[200];
-    bool pinned;
+    bool pinned, fat;
     int32_t in_flight;
 };
 
@@ -75,6 +77,8 @@ static void read_options(struct options *options, int count, char **words)
             logline_level(LOGLINE_DEBUG);
         else if (strcmp(words[i], "pinned") == 0)
             options->pinned = true;
+        else if (strcmp(words[i], "fat") == 0)
+            options->fat = true;
         else if (strncmp(words[i], "in_flight=", 10) == 0)
             options->in_flight = atoi(words[i] + 10);
         else
@@ -110,7 +114,8 @@ struct driver {
     int64_t *latencies_us;
     size_t latencies_count, latencies_capacity;
     int64_t commits, commit_us, steps;
-    bool stopped, failed;
+    bool stopped, failed, fat;
+    char *fat_value;
 };
 
 static void done(struct driver *driver, const struct log_event *source, int64_t offset,
@@ -186,14 +191,16 @@ static void on_timer(struct driver *driver, int32_t partition, int number)
     done(driver, &driver->tables[partition].source, -1, records, 3);
 }
 
-static void on_step_done(struct driver *driver, const struct log_event *event)
+/* `refused`: the brokers did not take what this made the first time. */
+static void on_step_done(struct driver *driver, const struct log_event *event, int hop, bool refused)
 {
     char fact[64], next[64];
-    int hop = atoi(event->value.data);
     struct log_record records[] = {
         record(TOPIC_HISTORY, event->key, text(fact, sizeof fact, "%s %d", event->key.data, hop)),
         hop + 1 < driver->hops ? record(TOPIC_STEPS, event->key, text(next, sizeof next, "%d", hop + 1))
                                : record(TOPIC_INBOX, event->key, STR("end"))};
+    if (driver->fat && !refused && hop == 0 && run_number(event->key) % FAT_EVERY == 0)
+        records[0].value = (struct str){driver->fat_value, FAT_SIZE};
     done(driver, event, event->offset, records, 2);
 }
 
@@ -207,7 +214,7 @@ static void on_step(struct driver *driver, struct log_event *event)
         driver->latencies_us[driver->latencies_count++] = now_us - driver->seen_us[number];
     driver->seen_us[number] = now_us;
     if (driver->delay_ms == 0) {
-        on_step_done(driver, event);
+        on_step_done(driver, event, atoi(event->value.data), false);
         log_event_free(event);
         return;
     }
@@ -281,7 +288,7 @@ static void on_event(struct driver *driver, struct log_event *event)
         driver->steps += event->commit_steps;
         break;
     case LOG_REFUSED:
-        LOG_ERROR("refused", LOG_I("offset", event->offset), LOG_S("reason", event->error.text));
+        on_step_done(driver, event, 0, true);
         break;
     case LOG_STOPPED:
         driver->stopped = true;
@@ -307,7 +314,7 @@ static void fire(struct driver *driver)
             continue;
         struct log_event event = one->event;
         *one = driver->pending[--driver->pending_count];
-        on_step_done(driver, &event);
+        on_step_done(driver, &event, atoi(event.value.data), false);
         log_event_free(&event);
     }
     for (int p = 0; p < PARTITIONS_MAX; p++) {
@@ -367,6 +374,10 @@ static int serve(const struct options *options, const char *slot, int hops, int 
         abort();
     driver->hops = hops;
     driver->delay_ms = delay_ms;
+    driver->fat = options->fat;
+    driver->fat_value = calloc(1, FAT_SIZE + 1);
+    for (int i = 0; i < FAT_SIZE && driver->fat_value != NULL; i++)
+        driver->fat_value[i] = (char)('a' + rand() % 26); /* does not compress much */
     driver->latencies_capacity = 1000000;
     driver->latencies_us = calloc(driver->latencies_capacity, sizeof(int64_t));
     srand((unsigned)clock_wall_ms());
@@ -394,6 +405,7 @@ static int serve(const struct options *options, const char *slot, int hops, int 
     int status = driver->failed ? EX_UNAVAILABLE : EX_OK;
     free(driver->pending);
     free(driver->latencies_us);
+    free(driver->fat_value);
     free(driver);
     return status;
 }

@@ -24,8 +24,7 @@
 #define QUEUE_FULL_MS 5
 #define BACKOFF_MS 10
 #define BACKOFF_MS_MAX 1000
-#define TAINT_US 400000       /* longer than any answer takes that was not asked for twice */
-#define HEARTBEATS_US 1000000 /* in this time the group tells a member that it is none any more */
+#define TAINT_US 400000 /* longer than any answer takes that was not asked for twice */
 
 enum failure_kind {
     FAILURE_NONE,
@@ -77,12 +76,6 @@ static size_t form(struct log *log)
     return sum;
 }
 
-void log_commit_forget(struct log *log)
-{
-    for (size_t i = 0; i < log->partitions_count; i++)
-        log->partitions[i]->burst = 0;
-}
-
 void log_commit_confirmed(struct log *log, int64_t took_us)
 {
     struct log_event *event = log_event_new(LOG_COMMITTED, NULL, 0);
@@ -103,7 +96,7 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
     atomic_fetch_add(&log->commits, 1);
     log->fenced_once = false;
     log->aborts_in_a_row = 0;
-    log->abort_code = RD_KAFKA_RESP_ERR_NO_ERROR;
+    log->before_code = RD_KAFKA_RESP_ERR_NO_ERROR;
     log->burst_max = log->burst_max * 2 < LOG_BURST_WORKS_MAX ? log->burst_max * 2 : LOG_BURST_WORKS_MAX;
 }
 
@@ -113,7 +106,11 @@ void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void
 {
     (void)producer;
     struct log *log = opaque;
-    if (message->err && !log->report_failed)
+    bool taken_back = message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
+                      message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
+    if (!message->err)
+        log->unreported--;
+    if (message->err && !taken_back && !log->report_failed)
         log->report_failed = message->err;
 }
 
@@ -125,15 +122,15 @@ static bool fail(struct failure *failure, enum failure_kind kind, rd_kafka_resp_
     return false;
 }
 
-/* What an error of the transactional API means. Takes it. A commit that did not say yes is a doubt, but for the one error
- * that librdkafka raises before it asks the broker: records that were not delivered. */
-static bool fail_error(struct failure *failure, rd_kafka_error_t *error, bool committing)
+/* What an error of the transactional API means. Takes it. A commit that did not say yes is a doubt, unless the broker cannot
+ * have been asked: librdkafka waits for all delivery reports before it sends EndTxn. */
+static bool fail_error(struct log *log, struct failure *failure, rd_kafka_error_t *error, bool committing)
 {
     rd_kafka_resp_err_t code = rd_kafka_error_code(error);
     enum failure_kind kind = FAILURE_DOUBT;
     if (rd_kafka_error_is_fatal(error) && code == RD_KAFKA_RESP_ERR__FENCED)
         kind = FAILURE_FENCED;
-    else if (rd_kafka_error_txn_requires_abort(error) && (!committing || code == RD_KAFKA_RESP_ERR__INCONSISTENT))
+    else if (rd_kafka_error_txn_requires_abort(error) && (!committing || log->unreported > 0))
         kind = FAILURE_ABORT;
     fail(failure, kind, code, rd_kafka_error_string(error));
     rd_kafka_error_destroy(error);
@@ -172,8 +169,10 @@ static bool produce(struct log *log, const struct log_record *record, int64_t un
                                                      NULL);
     for (;;) {
         rd_kafka_resp_err_t code = kafka_produce(log->producer, topic->handle, partition, key, record->value, NULL);
-        if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+        if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            log->unreported++;
             return true;
+        }
         if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL || clock_mono_us() >= until_us)
             return fail_produce(log, failure, code, topic->name);
         rd_kafka_poll(log->producer, QUEUE_FULL_MS);
@@ -219,14 +218,14 @@ static bool send_offsets(struct log *log, int64_t until_us, struct failure *fail
                                                                    left_ms < 1 ? 1 : (int)left_ms);
     rd_kafka_consumer_group_metadata_destroy(group);
     rd_kafka_topic_partition_list_destroy(list);
-    return error == NULL || fail_error(failure, error, false);
+    return error == NULL || fail_error(log, failure, error, false);
 }
 
 static bool transact(struct log *log, int64_t until_us, struct failure *failure)
 {
     rd_kafka_error_t *error = rd_kafka_begin_transaction(log->producer);
     if (error != NULL)
-        return fail_error(failure, error, false);
+        return fail_error(log, failure, error, false);
     CRASH_POINT("after_begin");
     if (!produce_all(log, until_us, failure))
         return false;
@@ -238,7 +237,7 @@ static bool transact(struct log *log, int64_t until_us, struct failure *failure)
     CRASH_POINT("before_commit");
     error = rd_kafka_commit_transaction(log->producer, left_ms < 1 ? 1 : (int)left_ms);
     if (error != NULL)
-        return fail_error(failure, error, true);
+        return fail_error(log, failure, error, true);
     CRASH_POINT("after_commit");
     return true;
 }
@@ -277,76 +276,85 @@ static void refuse(struct log *log, struct log_partition *partition, struct log_
     log_push(log, event);
 }
 
-static void after_abort(struct log *log, struct failure *failure)
+/* The only work of the transaction that failed. */
+static void refuse_only(struct log *log)
+{
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        if (partition->burst == 1)
+            refuse(log, partition, partition->window.ready.first, log->failed_text);
+    }
+}
+
+void log_commit_failed(struct log *log)
 {
     size_t sum = 0;
     for (size_t i = 0; i < log->partitions_count; i++)
         sum += log->partitions[i]->burst;
+    /* What a delivery report says is the cause of what the producer says. */
+    rd_kafka_resp_err_t code = log->report_failed ? log->report_failed : log->failed_code;
     atomic_fetch_add(&log->aborts, 1);
-    LOG_WARN("transaction.aborted", LOG_S("error", rd_kafka_err2name(failure->code)), LOG_S("reason", failure->text),
+    LOG_WARN("transaction.aborted", LOG_S("error", rd_kafka_err2name(code)), LOG_S("reason", log->failed_text),
              LOG_I("steps", sum));
-    if (failure->kind == FAILURE_REFUSED) {
-        refuse(log, failure->partition, failure->work, failure->text);
-    } else if (failure->code == log->abort_code) {
-        /* The same again: by halves, so that one bad record fails alone. */
-        if (sum > 1)
-            log->burst_max = sum / 2;
-        for (size_t i = 0; sum == 1 && is_of_record(failure->code) && i < log->partitions_count; i++) {
-            if (log->partitions[i]->burst == 1)
-                refuse(log, log->partitions[i], log->partitions[i]->window.ready.first, failure->text);
-        }
-    }
-    log->abort_code = failure->code;
-    int64_t wait_ms = BACKOFF_MS << (log->aborts_in_a_row < 8 ? log->aborts_in_a_row : 8);
+    /* The same again: by halves, so that one bad record fails alone. */
+    if (code && code == log->before_code && sum > 1)
+        log->burst_max = sum / 2;
+    if (sum == 1 && is_of_record(code))
+        refuse_only(log);
+    log->before_code = code;
+    /* A record is searched for at once; anything else may need time to pass. */
+    int64_t wait_ms = is_of_record(code) ? 0 : BACKOFF_MS << (log->aborts_in_a_row < 8 ? log->aborts_in_a_row : 8);
     log->aborts_in_a_row++;
     log->commit_retry_us = clock_mono_us() + (wait_ms < BACKOFF_MS_MAX ? wait_ms : BACKOFF_MS_MAX) * 1000;
-    log_commit_forget(log);
+    for (size_t i = 0; i < log->partitions_count; i++)
+        log->partitions[i]->burst = 0;
 }
 
-static void after_doubt(struct log *log, const struct failure *failure)
+static void after_doubt(struct log *log)
 {
-    LOG_WARN("commit.doubt", LOG_S("error", rd_kafka_err2name(failure->code)), LOG_S("reason", failure->text));
+    LOG_WARN("commit.doubt", LOG_S("error", rd_kafka_err2name(log->failed_code)), LOG_S("reason", log->failed_text));
     log_producer_discard(log, true);
 }
 
-/* ▲ The same error for two different things. A transaction that is older than its timeout was ended by the coordinator, once;
- * whether we still are who we were is looked at when the group has had the time to tell (log_producer_serve). */
-static void after_fence(struct log *log, const struct failure *failure, int64_t took_us)
+/*
+ * ▲ The same error for two different things. A transaction that is older than its timeout was ended by the coordinator: a
+ * doubt like others, once. Should somebody else have our slot after all (we were frozen for long, say), our new producer
+ * fences it, and it says what follows: one of the two goes on, and nothing is committed twice either way.
+ */
+static void after_fence(struct log *log, int64_t took_us)
 {
-    bool own_timeout = took_us >= log->transaction_timeout_ms * 1000;
-    if (own_timeout && !log->fenced_once) {
+    if (took_us >= log->transaction_timeout_ms * 1000 && !log->fenced_once) {
         log->fenced_once = true;
-        log->fenced_partitions = 0;
-        for (size_t i = 0; i < log->partitions_count; i++)
-            log->fenced_partitions += log->partitions[i]->burst > 0;
-        log->producer_retry_us = clock_mono_us() + HEARTBEATS_US;
-        after_doubt(log, failure);
+        after_doubt(log);
         return;
     }
     struct error error;
-    error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, failure->text);
+    error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, log->failed_text);
     log_fail(log, &error);
 }
 
 static void after_failure(struct log *log, struct failure *failure, int64_t took_us)
 {
-    /* What a delivery report says is the cause of what the commit says. */
-    if (failure->kind == FAILURE_ABORT && log->report_failed) {
-        failure->code = log->report_failed;
-        fail(failure, FAILURE_ABORT, log->report_failed, rd_kafka_err2str(log->report_failed));
-    }
     if (failure->kind == FAILURE_ABORT || failure->kind == FAILURE_REFUSED) {
         rd_kafka_error_t *error = rd_kafka_abort_transaction(log->producer, ABORT_MS);
-        if (error == NULL) {
-            after_abort(log, failure);
-            return;
+        if (error != NULL) {
+            fail_error(log, failure, error, true);
+            failure->kind = failure->kind == FAILURE_FENCED ? FAILURE_FENCED : FAILURE_DOUBT;
         }
-        fail_error(failure, error, true);
     }
-    if (failure->kind == FAILURE_FENCED)
-        after_fence(log, failure, took_us);
-    else
-        after_doubt(log, failure);
+    log->failed_code = failure->code;
+    snprintf(log->failed_text, sizeof log->failed_text, "%s", failure->text);
+    if (failure->kind == FAILURE_FENCED) {
+        after_fence(log, took_us);
+    } else if (failure->kind == FAILURE_DOUBT) {
+        after_doubt(log);
+    } else {
+        if (failure->kind == FAILURE_REFUSED) {
+            refuse(log, failure->partition, failure->work, failure->text);
+            log->failed_code = RD_KAFKA_RESP_ERR_NO_ERROR; /* found: nothing to search for */
+        }
+        log_commit_failed(log);
+    }
 }
 
 bool log_commit_serve(struct log *log)
@@ -364,6 +372,7 @@ bool log_commit_serve(struct log *log)
     if (form(log) == 0)
         return false;
     log->report_failed = RD_KAFKA_RESP_ERR_NO_ERROR;
+    log->unreported = 0;
     int64_t until_us = began_us + log->transaction_timeout_ms * 900;
     bool committed = transact(log, until_us, &failure);
     int64_t took_us = clock_mono_us() - began_us;

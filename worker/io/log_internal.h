@@ -144,15 +144,17 @@ struct log {
 
     rd_kafka_t *producer;
     enum log_producer_state producer_state;
-    int64_t producer_retry_us;
+    int64_t producer_retry_us, producer_loud_us;
     bool doubt;                        /* the transaction of partitions' `burst` may have been committed */
     bool fenced_once;                  /* the last transaction was fenced by its own timeout */
-    size_t fenced_partitions;          /* that were in it */
     bool tainted;                      /* a late copy of one of its requests may hit its next transaction */
+    size_t unreported;                 /* records of this transaction without a delivery report that says yes */
     rd_kafka_resp_err_t report_failed; /* first delivery report of this transaction that says no */
+    rd_kafka_resp_err_t failed_code;   /* why the last transaction failed */
+    char failed_text[512];
     int64_t commit_retry_us;
     int aborts_in_a_row;
-    rd_kafka_resp_err_t abort_code; /* of the last abort; 0 after a commit */
+    rd_kafka_resp_err_t before_code; /* why the one before it did; 0 after a commit */
     size_t burst_max;
 
     bool stopping, stopped, failed;
@@ -200,7 +202,7 @@ void log_rebuild_stop(struct log *log, const struct log_partition *partition);
 /* ---- log_commit.c ---- */
 bool log_commit_serve(struct log *log); /* one transaction, if there is something to commit; true: there was */
 void log_commit_confirmed(struct log *log, int64_t took_us); /* the burst is known to be committed */
-void log_commit_forget(struct log *log);                     /* it is known not to be */
+void log_commit_failed(struct log *log);                     /* it is known not to be: what failed in it is looked at */
 bool log_commit_pending(const struct log *log);
 void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
 

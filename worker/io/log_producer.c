@@ -23,6 +23,8 @@ static void on_error(rd_kafka_t *producer, int code, const char *reason, void *o
 {
     (void)producer;
     struct log *log = opaque;
+    if (log->tainted)
+        return;
     log->tainted = true;
     LOG_WARN("producer.tainted", LOG_S("error", rd_kafka_err2name((rd_kafka_resp_err_t)code)), LOG_S("reason", reason));
 }
@@ -57,7 +59,6 @@ static bool create(struct log *log, struct error *error)
     rd_kafka_conf_set_error_cb(config, on_error);
     rd_kafka_conf_set_dr_msg_cb(config, log_on_report); /* without one each commit waits 10 ms */
     log->producer = kafka_open(RD_KAFKA_PRODUCER, config, error);
-    log->tainted = false;
     return log->producer != NULL;
 }
 
@@ -111,7 +112,8 @@ static bool init(struct log *log, int64_t timeout_ms, struct error *error)
     rd_kafka_error_t *failed = rd_kafka_init_transactions(log->producer, (int)timeout_ms);
     if (failed != NULL) {
         bool again = rd_kafka_error_is_retriable(failed) || rd_kafka_error_code(failed) == RD_KAFKA_RESP_ERR__TIMED_OUT;
-        return kafka_fail(error, again ? ERROR_RETRY : ERROR_FATAL, "cannot start the transactional producer", failed);
+        return kafka_fail(error, again ? ERROR_RETRY : ERROR_FATAL,
+                          "cannot start the transactional producer (is Kafka up?)", failed);
     }
     int64_t fenced_us = clock_mono_us();
     failed = warm_up(log);
@@ -120,6 +122,7 @@ static bool init(struct log *log, int64_t timeout_ms, struct error *error)
         return kafka_fail(error, ERROR_RETRY, "cannot warm up the transactional producer", failed);
     }
     rd_kafka_poll(log->producer, 0);
+    log->tainted = false; /* whatever a late copy from before may hit, it changes nothing that is read */
     LOG_INFO("producer.ready", LOG_I("init_ms", (fenced_us - began_us) / 1000),
              LOG_I("warm_up_ms", (clock_mono_us() - fenced_us) / 1000));
     return true;
@@ -137,6 +140,7 @@ void log_producer_discard(struct log *log, bool doubt)
         log->topics[i]->handle = NULL;
     }
     rd_kafka_purge(log->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+    rd_kafka_poll(log->producer, 0); /* what the delivery reports have to say */
     rd_kafka_destroy(log->producer);
     log->producer = NULL;
     atomic_fetch_add(&log->producers_recreated, 1);
@@ -171,7 +175,7 @@ static enum verdict judge(const struct log_partition *partition, const rd_kafka_
     struct offset_meta meta;
     struct str text = {committed->metadata, committed->metadata_size};
     if (committed->err) {
-        error_set(error, ERROR_RETRY, "%s", rd_kafka_err2str(committed->err));
+        error_set(error, ERROR_RETRY, "a commit in doubt is not settled yet: %s", rd_kafka_err2str(committed->err));
         return VERDICT_OPEN;
     }
     if (!offset_meta_read(text, &meta, error))
@@ -195,7 +199,7 @@ static enum verdict ask_verdict(struct log *log, rd_kafka_topic_partition_list_t
     enum verdict verdict = VERDICT_OPEN;
     rd_kafka_resp_err_t failed = rd_kafka_committed(log->consumer, list, LOG_SLICE_MS);
     if (failed) {
-        error_set(error, ERROR_RETRY, "%s", rd_kafka_err2str(failed));
+        error_set(error, ERROR_RETRY, "a commit in doubt is not settled yet: %s", rd_kafka_err2str(failed));
         return VERDICT_OPEN;
     }
     for (int i = 0; i < list->cnt; i++) {
@@ -213,16 +217,15 @@ static enum verdict ask_verdict(struct log *log, rd_kafka_topic_partition_list_t
 }
 
 /* True when the doubt is settled. */
-static bool settle(struct log *log)
+static bool settle(struct log *log, struct error *error)
 {
-    struct error error;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     for (size_t i = 0; i < log->partitions_count; i++) {
         if (log->partitions[i]->burst > 0)
             rd_kafka_topic_partition_list_add(list, log->partitions[i]->of->name, log->partitions[i]->number);
     }
     /* None of its partitions is ours any more: there is nothing left to do with it, either way. */
-    enum verdict verdict = list->cnt == 0 ? VERDICT_NOT : ask_verdict(log, list, &error);
+    enum verdict verdict = list->cnt == 0 ? VERDICT_NOT : ask_verdict(log, list, error);
     if (list->cnt > 0 && verdict != VERDICT_OPEN)
         LOG_INFO("doubt.settled", LOG_S("was", verdict == VERDICT_COMMITTED ? "committed" : "aborted"),
                  LOG_I("partitions", list->cnt));
@@ -230,28 +233,21 @@ static bool settle(struct log *log)
     if (verdict == VERDICT_COMMITTED)
         log_commit_confirmed(log, 0);
     else if (verdict == VERDICT_NOT)
-        log_commit_forget(log);
-    else if (error.class == ERROR_RETRY)
-        LOG_WARN("doubt.open", LOG_S("reason", error.text));
-    else
-        log_fail(log, &error);
+        log_commit_failed(log);
+    else if (error->class != ERROR_RETRY)
+        log_fail(log, error);
     return verdict != VERDICT_OPEN;
 }
 
-/* Fenced by our own timeout, or so it looked. If the group has taken partitions from us meanwhile, then we were away for so
- * long that somebody else may have our slot; a new producer of ours would fence it. */
-static bool is_unchanged(struct log *log)
+/* Not yet; says why, but not each time. */
+static void delayed(struct log *log, const struct error *error)
 {
-    struct error error;
-    size_t ours = 0;
-    for (size_t i = 0; i < log->partitions_count; i++)
-        ours += log->partitions[i]->burst > 0;
-    if (ours == log->fenced_partitions)
-        return true;
-    error_set(&error, ERROR_FATAL,
-              "a transaction timed out and partitions were lost: another live process may hold slot %s", log->slot);
-    log_fail(log, &error);
-    return false;
+    int64_t now_us = clock_mono_us();
+    log->producer_retry_us = now_us + RETRY_US;
+    if (now_us < log->producer_loud_us)
+        return;
+    log->producer_loud_us = now_us + LOG_LOUD_MS * 1000;
+    LOG_WARN("producer.delayed", LOG_S("reason", error->text));
 }
 
 void log_producer_serve(struct log *log)
@@ -264,8 +260,6 @@ void log_producer_serve(struct log *log)
     if (clock_mono_us() < log->producer_retry_us)
         return;
     if (log->producer_state == PRODUCER_NONE) {
-        if (log->fenced_once && log->doubt && !is_unchanged(log))
-            return;
         if (!create(log, &error)) {
             log_fail(log, &error);
             return;
@@ -274,8 +268,7 @@ void log_producer_serve(struct log *log)
     }
     if (log->producer_state == PRODUCER_INIT) {
         if (!init(log, LOG_SLICE_MS, &error)) {
-            LOG_WARN("producer.delayed", LOG_S("reason", error.text));
-            log->producer_retry_us = clock_mono_us() + RETRY_US;
+            delayed(log, &error);
             if (error.class == ERROR_FATAL)
                 log_fail(log, &error);
             return;
@@ -283,11 +276,11 @@ void log_producer_serve(struct log *log)
         log->producer_state = log->doubt ? PRODUCER_SETTLE : PRODUCER_READY;
     }
     if (log->producer_state == PRODUCER_SETTLE) {
-        if (settle(log)) {
+        if (settle(log, &error)) {
             log->doubt = false;
             log->producer_state = PRODUCER_READY;
         } else {
-            log->producer_retry_us = clock_mono_us() + RETRY_US;
+            delayed(log, &error);
         }
     }
 }

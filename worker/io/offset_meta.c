@@ -24,6 +24,8 @@ bool offset_meta_read(struct str text, struct offset_meta *meta, struct error *e
     size_t at = 0;
     int64_t version;
     *meta = (struct offset_meta){.commit_seq = 0};
+    if (text.size > 0 && text.data[text.size - 1] == '\0')
+        text.size--; /* the Python client counts it */
     if (text.size == 0)
         return true;
     if (!read_number(text, &at, &version))

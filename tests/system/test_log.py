@@ -1,0 +1,278 @@
+"""The log (worker/io/log*.c) alone, under tests/doubles/log_driver.c: whatever happens to workers and broker, each record, each
+timer and each row of a keeper's table is worked on in exactly one committed transaction."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from doubles import BUILD, ROOT
+from harness import CRASH_BUILD, local_env, wait_until
+
+POINTS = ["after_poll", "after_begin", "after_produce", "after_offsets", "before_commit", "after_commit", "while_rebuilding"]
+
+
+class Driver:
+    """One `log_driver serve` process."""
+
+    def __init__(self, namespace, slot, *options, hops=4, delay_ms=10, build=BUILD, **env):
+        self.log_path = namespace.directory / f"{slot}-{uuid.uuid4().hex[:6]}.log"
+        with open(self.log_path, "w") as log:
+            self.process = subprocess.Popen(
+                [build / "tests" / "log_driver", "serve", namespace.name, slot, str(hops), str(delay_ms), *options],
+                env={**namespace.env, **env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def says(self, text, seconds=30):
+        def said():
+            assert self.process.poll() is None or text in self.log(), f"ended: {self.log()[-2000:]}"
+            return text in self.log()
+
+        wait_until(f"the log says {text}", said, seconds)
+        return self
+
+    def serving(self):
+        return self.says("what=_ASSIGN_PARTITIONS")
+
+    def end(self, number, seconds=30):
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+class Namespace:
+    def __init__(self, directory, partitions=4, env=None):
+        self.name = f"l{uuid.uuid4().hex[:10]}"
+        self.env = env or local_env()
+        self.directory = pathlib.Path(directory) / self.name
+        self.directory.mkdir(parents=True)
+        self.drivers = []
+        self.run("topics", partitions)
+
+    def run(self, command, *words, check=True, seconds=90):
+        done = subprocess.run(
+            [BUILD / "tests" / "log_driver", command, self.name, *map(str, words)], env=self.env, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
+        assert done.returncode == 0 or not check, done.stdout
+        return done.stdout
+
+    def serve(self, *words, **options):
+        driver = Driver(self, *words, **options)
+        self.drivers.append(driver)
+        return driver
+
+    def verify(self, runs, hops=4, seconds=40):
+        """All runs end, and each fact is there exactly once."""
+        try:
+            self.run("watch", runs, seconds)
+            time.sleep(0.1)
+            self.run("check", runs, hops)
+        except AssertionError as failure:
+            tails = "\n".join(f"--- {d.log_path.name}\n{d.log()[-1500:]}" for d in self.drivers)
+            raise AssertionError(f"{failure}\n{tails}") from None
+
+    def close(self):
+        for driver in self.drivers:
+            if driver.process.poll() is None:
+                driver.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def namespace(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Namespace(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_every_crash_point(namespace):
+    """Killed at each point, the same slot started again: nothing lost, nothing twice. Side by side."""
+    runs, spaces = 20, [namespace() for _ in POINTS]
+    for space, point in zip(spaces, POINTS):
+        if point == "while_rebuilding":  # there must be something to rebuild
+            first = space.serve("a", "pinned").serving()
+            space.run("load", 0, runs)
+            time.sleep(0.3)
+            first.end(signal.SIGKILL)
+        else:
+            space.run("load", 0, runs)
+        space.serve("a", "pinned", build=CRASH_BUILD, MYELIN_CRASH_AT=f"{point}:{2 if point == 'while_rebuilding' else 3}")
+    for space, point in zip(spaces, POINTS):
+        assert space.drivers[-1].process.wait(30) == -signal.SIGKILL, (point, space.drivers[-1].log()[-2000:])
+        space.serve("a", "pinned")
+    for space in spaces:
+        space.verify(runs)
+
+
+def test_two_workers_killed_and_stopped_at_random(namespace):
+    """One static member, one dynamic; killed or told to stop again and again under load."""
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    dice, runs, space = random.Random(seed), 300, namespace()
+    kinds = {"a": ("pinned",), "b": ()}
+    drivers = {slot: space.serve(slot, *kind) for slot, kind in kinds.items()}
+    loaded, until = 0, time.monotonic() + 10
+    while time.monotonic() < until:
+        space.run("load", loaded, 10)
+        loaded += 10
+        time.sleep(dice.uniform(0.1, 0.5))
+        slot = dice.choice(list(drivers))
+        if dice.random() < 0.5:
+            number = dice.choice([signal.SIGKILL, signal.SIGTERM])
+            code = drivers[slot].end(number)
+            assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL), drivers[slot].log()[-2000:]
+            drivers[slot] = space.serve(slot, *kinds[slot])
+    space.run("load", loaded, runs - loaded)
+    space.verify(runs)
+    for driver in drivers.values():
+        assert driver.end(signal.SIGTERM) == 0
+
+
+def test_broker_frozen_then_killed(namespace, tmp_path_factory):
+    """Six seconds without an answer in the middle of commits, then kill -9 and a restart: workers stay."""
+    local = tmp_path_factory.mktemp("broker")
+    env = {**os.environ, "MYELIN_LOCAL": str(local), "MYELIN_KAFKA_PORT": "29092"}
+
+    def broker(command):
+        return subprocess.run(["ops/kafka/broker", command], cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
+
+    try:
+        broker("start")
+        port = (local / "kafka" / "port").read_text().strip()
+        space, runs = namespace(env={**local_env(), "MYELIN_KAFKA": f"127.0.0.1:{port}"}), 300
+        workers = [space.serve(slot).serving() for slot in "ab"]
+        space.run("load", 0, 100)
+        time.sleep(0.4)
+        pid = int(broker("pid"))
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(pid, signal.SIGCONT)
+        space.run("load", 100, 100)
+        time.sleep(1)
+        broker("kill")
+        time.sleep(1)
+        broker("start")
+        space.run("load", 200, 100)
+        space.verify(runs)
+        assert all(worker.process.poll() is None for worker in workers), workers[0].log()[-3000:] + workers[1].log()[-3000:]
+        assert [worker.end(signal.SIGTERM) for worker in workers] == [0, 0]
+    finally:
+        broker("wipe")
+
+
+DOUBT = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+
+/* Of five commits, one is made and not confirmed, and one is neither. */
+rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *producer, int timeout_ms)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_commit_transaction");
+    static int count;
+    int kind = ++count % 5;
+    rd_kafka_error_t *error = kind == 4 ? NULL : real(producer, timeout_ms);
+    if (error == NULL && kind >= 3)
+        error = rd_kafka_error_new(RD_KAFKA_RESP_ERR__TIMED_OUT, "made up by the test");
+    return error;
+}
+"""
+
+
+def test_doubtful_commits(namespace, tmp_path):
+    """▲ The committed metadata's commit_seq decides what became of a commit that was not confirmed; timers included, which
+    commit the same offset again."""
+    (tmp_path / "doubt.c").write_text(DOUBT)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
+    space, runs = namespace(), 150
+    worker = space.serve("a", LD_PRELOAD=str(tmp_path / "doubt.so"))
+    for first in range(0, runs, 10):
+        space.run("load", first, 10)
+        time.sleep(0.1)
+    space.verify(runs)
+    assert worker.log().count("was=committed") >= 3 and worker.log().count("was=aborted") >= 3, worker.log()[-3000:]
+    assert worker.end(signal.SIGTERM) == 0
+
+
+def test_slot_taken_by_another_process(namespace):
+    """Two live processes with one slot: the older one says so and ends; the younger one goes on."""
+    for options in ((), ("pinned",)):
+        space = namespace()
+        old = space.serve("a", *options).serving()
+        space.run("load", 0, 20)
+        young = space.serve("a", *options)
+        for first in range(20, 60, 5):
+            space.run("load", first, 5)
+            time.sleep(0.2)
+        assert old.process.wait(20) == 69
+        assert "another live process holds slot a" in old.log()
+        space.verify(60)
+        assert young.end(signal.SIGTERM) == 0
+
+
+def test_records_that_no_broker_takes(namespace):
+    """Too large for librdkafka, and too large for the broker: the loop hears of it, all others are committed."""
+    for limit in ("client", "broker"):
+        space = namespace()
+        options = ["message.max.bytes=20000"] if limit == "client" else []
+        if limit == "broker":
+            resource = ConfigResource(ResourceType.TOPIC, f"{space.name}.history", incremental_configs=[
+                ConfigEntry("max.message.bytes", "20000", incremental_operation=AlterConfigOpType.SET)])
+            admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
+            for done in admin.incremental_alter_configs([resource]).values():
+                done.result()
+        space.run("load", 0, 40)
+        worker = space.serve("a", "fat", *options)
+        space.verify(40)
+        assert worker.log().count("event=record.refused") == 4, worker.log()[-3000:]
+
+
+def commit(space, topic, partition, offset, metadata):
+    """What somebody else may have left in the group."""
+    consumer = Consumer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "group.id": space.name, "enable.auto.commit": False})
+    consumer.commit(offsets=[TopicPartition(topic, partition, offset, metadata)], asynchronous=False)
+    consumer.close()
+
+
+def test_partitions_that_must_not_be_served(namespace):
+    """▲ No committed offset, metadata of a newer version, with a map, or of somebody else, a log that begins above its base or
+    ends below it: not served, loudly; the others are. Repaired, they are served without a restart."""
+    space = namespace(partitions=8)
+    admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
+    steps = f"{space.name}.steps.default"
+    for partition, metadata in enumerate(["2 7 AAAA", "1 7 AAAA", "hello", "1", "1 07"]):
+        commit(space, steps, partition, 0, metadata)
+    producer = Producer({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
+    for _ in range(3):
+        producer.produce(steps, partition=5, key="r0", value="0")
+    producer.flush()
+    for done in admin.delete_records([TopicPartition(steps, 5, 2)]).values():
+        done.result()
+    commit(space, steps, 6, 9, "1 3")
+    worker = space.serve("a").serving()
+    reasons = ["version 2", "carries a map", "is not Myelin's", "no commit_seq", "no commit_seq", "0 to 1 are gone", "behind its end 0"]
+    for partition, reason in enumerate(reasons):
+        worker.says(f"event=partition.not_served topic={steps} partition={partition} ")
+        line = next(l for l in worker.log().splitlines() if f"not_served topic={steps} partition={partition} " in l)
+        assert reason in line, line
+    assert f"not_served topic={steps} partition=7 " not in worker.log()
+    assert "not_served topic=" + f"{space.name}.inbox" not in worker.log()
+    worker.end(signal.SIGTERM)
+    for partition in range(7):
+        commit(space, steps, partition, 2 if partition == 5 else 0, "")
+    worker = space.serve("a").serving()
+    time.sleep(1)
+    assert "not_served" not in worker.log()
