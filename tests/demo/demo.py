@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import uuid
 
@@ -96,10 +97,11 @@ class Story:
             return
         topic = (fact["source_topic"] or "").split(".", 1)[-1]
         place = f"{topic} {fact['source_partition']}@{fact['source_offset']}" if fact["source_offset"] >= 0 else "timer"
-        lines = text.split("\n")
-        say(f"{self.clock(fact['at_ms']):6.1f}s {fact['step'][:20]:<20} {lines[0]:<62} {DIM}{place:<22}{self.commit_ms(fact)}{PLAIN}")
+        lines = [part for line in text.split("\n") for part in textwrap.wrap(line, 64) or [""]]
+        hidden = len(lines[0]) - len(re.sub(r"\033\[\d+m", "", lines[0]))
+        say(f"{self.clock(fact['at_ms']):6.1f}s {fact['step'][:20]:<20} {lines[0]:<{64 + hidden}} {DIM}{place:<18}{self.commit_ms(fact):>8}{PLAIN}")
         for line in lines[1:]:
-            say(f"{'':28}{line}")
+            say(f"{'':28} {line}")
 
     def on_ModelAnswered(self, fact, body):
         asks = ", ".join(f"{call['tool']}({', '.join(map(str, _values(call['arguments'])))})" for call in body["calls"])
@@ -114,7 +116,7 @@ class Story:
         return f"{body['tool']} done{pages}{how}"
 
     def on_CallRefused(self, fact, body):
-        return f"{RED}REFUSED{PLAIN} before the call: {body['tool']} ({body['rule']})"
+        return f"{RED}REFUSED{PLAIN} before the call: {body['tool']}\n{body['rule']}"
 
     def on_CallFailed(self, fact, body):
         return f"{body['target']} failed: {body['reason']}"
@@ -210,7 +212,7 @@ def play(space, tools, model):
     killed_ms, calls = time.time() * 1000, len(tools.ledger("received", run=run))
     fact = story.until("the other worker goes on", lambda fact: fact and fact["at_ms"] > killed_ms and not fact["worker"].startswith(first.slot + ":") and fact)
     story.aside(f"worker {owner(space, fact).slot} took over after {(fact['at_ms'] - killed_ms) / 1000:.1f} s (Kafka session timeout, your setting); "
-                f"{calls} earlier tool calls not repeated", GREEN)
+                f"{calls} tool call{'s' * (calls != 1)} made before: reused, not repeated", GREEN)
     space.worker(first.slot)
     while True:
         story.until("a person is asked", lambda fact: fact and fact["kind"] == "StepWaiting" and fact["body"]["waits_for"] == "approval")
