@@ -40,13 +40,13 @@ def sends(space):
 
 def test_the_model_asks_for_it_directly(space):
     """The tool is not the agent's, and nobody approved: refused as a fact, told to the model, which goes on."""
-    asks = {"name": "rogue", "times": 1, "match": {"system_contains": "You research companies", "turn": 0},
+    asks = {"name": "rogue", "times": 1, "match": {"system_contains": "You research companies", "turn": 2},
             "answer": {"tool_calls": [{"name": "send_email", "arguments": {"to": "x@y.example", "subject": "s", "body": "b"}}]}}
     begin(space, [asks] + [rule for rule in SCRIPT])
     run = space.start(NAME, INPUT)
     space.wait_approval(run)
     state = space.state(run)
-    assert [(r["tool"], r["rule"]) for r in state["refusals"]][0] == ("send_email", "boundaries.forbidden_actions")
+    assert [(r["tool"], r["rule"]) for r in state["refusals"]][-1] == ("send_email", "boundaries.forbidden_actions")
     assert sends(space) == []
 
 
@@ -76,7 +76,7 @@ def canonical_of(space):
     from history import History, decode
 
     history = History(space, "control").drain()
-    records = [decode(m.value()) for m in history.messages if m.value() is not None]
+    records = [decode(m.value()) for m in history.messages if m.key().startswith(b"contract/")]
     history.close()
     return next(json.loads(r["canonical"]) for name, r in records if name.endswith("ContractPublished"))
 

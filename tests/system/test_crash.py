@@ -58,7 +58,7 @@ class Case:
             else:
                 self.space.cli("resolve", "r1", "send", "--not-done", "--timeout", "20s", check=False)
         state = self.space.json("show", "r1", "--since", "1h", check=False)
-        return state[0] if state and state[0]["status"] in ("completed", "failed") else None
+        return state[0] if state and state[0].get("status") in ("completed", "failed") else None
 
     def judge(self):
         state = self.space.state("r1")
@@ -82,6 +82,9 @@ def finish(case, worker, point):
             assert worker.process.returncode == -9, f"exit {worker.process.returncode}: {worker.log()[-1500:]}"
             worker = case.space.worker("s", build=CRASH_BUILD, ready=False)
         if case.step():
+            if deaths == 0: # it ended by the very commit that was to be the worker's last
+                wait_until(f"{point}: the worker dies", lambda: not worker.alive(), 10)
+                deaths += 1
             return deaths
         time.sleep(0.1)
     raise AssertionError(f"{point}: the run did not end: {case.space.state('r1')['current_step']}\n{worker.log()[-2000:]}")
