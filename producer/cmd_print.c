@@ -20,7 +20,15 @@ static size_t colour_size(const char *text)
     return digits >= 1 && digits <= 2 && text[2 + digits] == 'm' ? digits + 3 : 0;
 }
 
-/* What a terminal would obey becomes '?': C0 but for newline, DEL, and C1 (U+0080 to U+009F). */
+/* Characters that turn the direction of writing (U+202A to U+202E, U+2066 to U+2069): a text could be read backwards. */
+static bool turns_direction(const char *c)
+{
+    unsigned char second = (unsigned char)c[1], third = second != 0 ? (unsigned char)c[2] : 0;
+    return (unsigned char)c[0] == 0xE2 &&
+           ((second == 0x80 && third >= 0xAA && third <= 0xAE) || (second == 0x81 && third >= 0xA6 && third <= 0xA9));
+}
+
+/* What a terminal would obey becomes '?': C0 but for newline, DEL, C1 (U+0080 to U+009F), and what turns the direction. */
 static void make_printable(char *text)
 {
     for (char *c = text; *c != '\0'; c++) {
@@ -31,6 +39,8 @@ static void make_printable(char *text)
         bool control = (byte < 0x20 && byte != '\n') || byte == 0x7F;
         if (byte == 0xC2 && next >= 0x80 && next < 0xA0)
             c[0] = c[1] = '?';
+        else if (turns_direction(c))
+            c[0] = c[1] = c[2] = '?';
         else if (control)
             *c = '?';
     }
@@ -146,13 +156,16 @@ void cmd_table_print(const struct cmd_table *table)
         return;
     for (size_t row = 0; row < table->rows; row++) {
         const char *const *cells = table->cells + row * table->columns;
-        for (size_t column = 0; column < table->columns; column++) {
+        size_t columns = table->columns;
+        while (columns > 1 && *cells[columns - 1] == '\0')
+            columns--; /* nothing is left to print in this row */
+        for (size_t column = 0; column < columns; column++) {
             size_t widest = 0;
             for (size_t k = 0; k < table->rows; k++) {
                 size_t width = shown_width(table->cells[k * table->columns + column]);
                 widest = width > widest ? width : widest;
             }
-            bool last = column + 1 == table->columns;
+            bool last = column + 1 == columns;
             int padding = last ? 0 : (int)(widest - shown_width(cells[column]) + 2);
             printf("%s%*s", cells[column], padding, "");
         }

@@ -119,8 +119,13 @@ static bool look_at_kafka(struct doctor *doctor, int64_t timeout_ms)
                    "%s; is the address right? It is `kafka` in the settings, or $MYELIN_KAFKA", error.text);
         return false;
     }
-    doctor_say(doctor, DOCTOR_OK, "kafka", "%d broker%s: %s; cluster %s; librdkafka %s", (int)kafka.brokers,
-               kafka.brokers == 1 ? "" : "s", kafka.names, kafka.cluster, kafka.library);
+    doctor_say(doctor, DOCTOR_OK, "kafka", "%d broker%s: %s; cluster %s; Kafka %s%s; librdkafka %s", (int)kafka.brokers,
+               kafka.brokers == 1 ? "" : "s", kafka.names, kafka.cluster,
+               *kafka.release != '\0' ? kafka.release : "of unknown release", *kafka.release != '\0' ? " or later" : "",
+               kafka.library);
+    if (!kafka.transactions)
+        doctor_say(doctor, DOCTOR_FAIL, "kafka",
+                   "it is older than 2.5 and does not check who commits offsets in a transaction: upgrade it");
     if (kafka.brokers < 3)
         doctor_say(doctor, DOCTOR_WARN, "kafka",
                    "%d broker%s: what a lost disk takes with it is gone; three for production", (int)kafka.brokers,

@@ -12,8 +12,7 @@
 #include "worker/io/clock.h"
 
 struct following {
-    struct cmd *cmd;
-    int64_t started_at_ms;
+    struct tell tell;
     bool known;   /* at least one fact was seen */
     bool waiting; /* the latest fact is a question to a person */
     bool ended;
@@ -22,17 +21,17 @@ struct following {
 
 static void take(struct following *following, const struct fact *fact, const struct history *history)
 {
-    struct cmd *cmd = following->cmd;
+    const struct cmd *cmd = following->tell.cmd;
     bool question = fact->kind == FACT_STEP_WAITING && !str_is(fact->is.step_waiting.waits_for, "timer");
     if (fact->kind == FACT_RUN_STARTED)
-        following->started_at_ms = fact->at_ms;
+        following->tell.started_at_ms = fact->at_ms;
     if (fact->kind == FACT_RUN_STARTED)
         cmd_say(cmd, "%s  %s  source partition@offset",
                 contracts_label(cmd, fact->is.run_started.contract, fact->contract_hash), cmd_time(cmd, fact->at_ms));
-    if (following->started_at_ms == 0)
-        following->started_at_ms = fact->at_ms;
+    if (following->tell.started_at_ms == 0)
+        following->tell.started_at_ms = fact->at_ms;
     following->known = true;
-    tell_fact(cmd, fact, following->started_at_ms, history->partition, history->offset);
+    tell_fact(&following->tell, fact, history->partition, history->offset);
     if (fact->kind != FACT_REQUEST_ANSWERED)
         following->waiting = question;
     if (fact->kind == FACT_RUN_ENDED) {
@@ -43,7 +42,7 @@ static void take(struct following *following, const struct fact *fact, const str
 
 int follow_run(struct cmd *cmd, struct str run, int64_t from_ms, bool until_waiting)
 {
-    struct following following = {.cmd = cmd};
+    struct following following = {.tell = {.cmd = cmd, .step_width = 10}};
     struct history history;
     struct fact fact;
     int code = CMD_OK;

@@ -75,8 +75,7 @@ static int start(struct cmd *cmd, const struct control_version *version, struct 
             cmd_say(cmd, "follow it: myelin follow %s", request.run.data);
         return CMD_OK;
     }
-    /* An id that was used before may have started long ago. */
-    return follow_run(cmd, request.run, id == NULL ? now_ms : 0, false);
+    return follow_run(cmd, request.run, 0, false);
 }
 
 int cmd_run(struct cmd *cmd)

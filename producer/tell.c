@@ -10,7 +10,8 @@
 
 #define ARGUMENTS_SHOWN 48 /* characters of a call's arguments on a line */
 #define TEXT_SHOWN 64      /* of what a model said, of an output */
-#define LINE_WIDTH 96      /* where partition@offset stands */
+#define STEP_WIDTH_MAX 30
+#define LINE_WIDTH 96 /* where partition@offset stands */
 
 #define SAY(...) (arena_printf(cmd->arena, __VA_ARGS__).data)
 #define TEXT(text) cmd_short(cmd, (text), 0)
@@ -189,7 +190,7 @@ static void tell_question(const struct cmd *cmd, const struct fact *fact)
 {
     const struct fact_step_waiting *body = &fact->is.step_waiting;
     if (body->arguments.size > 0) {
-        cmd_say(cmd, "%*s%s", 9, "", tell_call(cmd, body->tool, STR("")));
+        cmd_say(cmd, "%*s%s with exactly:", 9, "", TEXT(body->tool));
         tell_arguments(cmd, body->arguments, "           ");
     }
     if (str_is(body->waits_for, "approval"))
@@ -212,8 +213,9 @@ static size_t width_of(const char *text)
     return width;
 }
 
-void tell_fact(const struct cmd *cmd, const struct fact *fact, int64_t started_at_ms, int32_t partition, int64_t offset)
+void tell_fact(struct tell *tell, const struct fact *fact, int32_t partition, int64_t offset)
 {
+    const struct cmd *cmd = tell->cmd;
     if (cmd->json) {
         json_t *json = record_json(RECORD_FACT, fact);
         json_object_set_new(json, "history_partition", json_integer(partition));
@@ -221,8 +223,10 @@ void tell_fact(const struct cmd *cmd, const struct fact *fact, int64_t started_a
         cmd_json(cmd, json);
         return;
     }
-    int64_t elapsed_ms = fact->at_ms - started_at_ms;
-    const char *left = SAY("%6.1fs %-12s %s", (double)(elapsed_ms > 0 ? elapsed_ms : 0) / 1000,
+    int64_t elapsed_ms = fact->at_ms - tell->started_at_ms;
+    int width_of_step = (int)fact->step.size < STEP_WIDTH_MAX ? (int)fact->step.size : STEP_WIDTH_MAX;
+    tell->step_width = width_of_step > tell->step_width ? width_of_step : tell->step_width;
+    const char *left = SAY("%6.1fs %-*s %s", (double)(elapsed_ms > 0 ? elapsed_ms : 0) / 1000, tell->step_width,
                            fact->step.size > 0 ? TEXT(fact->step) : "run", tell_words(cmd, fact));
     const char *source = "timer";
     if (fact->source_offset >= 0) {
@@ -243,17 +247,18 @@ void tell_arguments(const struct cmd *cmd, struct str arguments, const char *ind
     json_t *value;
     size_t widest = 0;
     if (!json_is_object(json) && arguments.size > 0)
-        cmd_say(cmd, "%s%.*s", indent, STR_ARG(arguments));
+        cmd_say(cmd, "%s%s", indent, cmd_short(cmd, arguments, 0));
     json_object_foreach(json, key, value)
         widest = strlen(key) > widest ? strlen(key) : widest;
     json_object_foreach(json, key, value) {
         char *dumped = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_INDENT(2));
         const char *text = dumped != NULL ? dumped : json_string_value(value);
+        const char *name = cmd_short(cmd, str_of(key), 0);
         int pad = (int)(widest - strlen(key));
         /* Line by line, so that a text cannot pretend to be another argument. */
         for (bool first = true; text != NULL; first = false) {
             size_t size = strcspn(text, "\n");
-            cmd_say(cmd, "%s%s%*s %s %.*s", indent, first ? cmd_painted(cmd, CMD_BOLD, key) : "",
+            cmd_say(cmd, "%s%s%*s %s %.*s", indent, first ? cmd_painted(cmd, CMD_BOLD, name) : "",
                     first ? pad : (int)widest, "", first ? ":" : "|", (int)size, text);
             text = text[size] == '\n' ? text + size + 1 : NULL;
         }

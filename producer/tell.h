@@ -8,10 +8,15 @@
 /* What happened, in words. In the arena. */
 const char *tell_words(const struct cmd *cmd, const struct fact *fact);
 
+struct tell {
+    const struct cmd *cmd;
+    int64_t started_at_ms; /* of the run */
+    int step_width;        /* of the widest step so far */
+};
+
 /* The line of the fact: elapsed time, step, what happened, partition@offset of the event that caused it; and what a person
  * must know to act on it. With --json: the fact as an object. `offset`: of the fact in `history`. */
-void tell_fact(const struct cmd *cmd, const struct fact *fact, int64_t started_at_ms, int32_t partition,
-               int64_t offset);
+void tell_fact(struct tell *tell, const struct fact *fact, int32_t partition, int64_t offset);
 
 /* Arguments that a person decides about: every member in full, on lines of its own. */
 void tell_arguments(const struct cmd *cmd, struct str arguments, const char *indent);

@@ -16,10 +16,65 @@
 
 static const struct kafka_property none[] = {{NULL, NULL}};
 
+/* No request tells a broker's release. What versions of requests it takes does, as a lower bound, and librdkafka tells those
+ * in its debug log, from a thread of its own. */
+struct spoken {
+    _Atomic int fetch, txn_offset_commit; /* latest version; -1 = not known */
+};
+
+/* The latest version in "ApiKey Fetch (1) Versions 4..18"; -1 = another line. */
+static int version_of(const char *line, const char *request)
+{
+    const char *at = strstr(line, request);
+    const char *dots = at != NULL ? strstr(at, "..") : NULL;
+    int version = dots != NULL && dots[2] >= '0' && dots[2] <= '9' ? 0 : -1;
+    for (const char *c = dots + 2; version >= 0 && *c >= '0' && *c <= '9' && version < 1000; c++)
+        version = version * 10 + (*c - '0');
+    return version;
+}
+
+static void hear(const rd_kafka_t *client, int level, const char *facility, const char *line)
+{
+    struct spoken *spoken = rd_kafka_opaque(client);
+    int fetch = version_of(line, "ApiKey Fetch (1) "), commit = version_of(line, "ApiKey TxnOffsetCommit (28) ");
+    (void)level;
+    (void)facility;
+    if (fetch >= 0)
+        spoken->fetch = fetch;
+    if (commit >= 0)
+        spoken->txn_offset_commit = commit;
+}
+
+/* Source: FetchRequest.json of each release of Apache Kafka. */
+static const char *release_of(int fetch)
+{
+    static const struct {
+        int fetch;
+        const char *release;
+    } releases[] = {{18, "4.1"}, {17, "3.9"}, {16, "3.7"}, {15, "3.5"}, {13, "3.1"}, {12, "2.7"}, {11, "2.3"}};
+    for (size_t i = 0; i < sizeof(releases) / sizeof(releases[0]); i++)
+        if (fetch >= releases[i].fetch)
+            return releases[i].release;
+    return "";
+}
+
+static rd_kafka_t *open_listening(const char *const *properties, size_t count, struct spoken *spoken,
+                                  struct error *error)
+{
+    rd_kafka_conf_t *config = kafka_config(none, properties, count, none, error);
+    if (config == NULL)
+        return NULL;
+    rd_kafka_conf_set(config, "debug", "feature", NULL, 0);
+    rd_kafka_conf_set_opaque(config, spoken);
+    rd_kafka_conf_set_log_cb(config, hear);
+    return kafka_open(RD_KAFKA_PRODUCER, config, error);
+}
+
 bool look_kafka(const char *const *properties, size_t count, int64_t timeout_ms, struct arena *arena,
                 struct look_kafka *look, struct error *error)
 {
-    rd_kafka_t *client = kafka_client(RD_KAFKA_PRODUCER, none, properties, count, none, error);
+    struct spoken spoken = {.fetch = -1, .txn_offset_commit = -1};
+    rd_kafka_t *client = open_listening(properties, count, &spoken, error);
     const struct rd_kafka_metadata *metadata = client != NULL ? kafka_metadata(client, timeout_ms, error) : NULL;
     if (metadata != NULL) {
         struct str names = STR("");
@@ -32,6 +87,8 @@ bool look_kafka(const char *const *properties, size_t count, int64_t timeout_ms,
             .names = names.data,
             .cluster = cluster != NULL ? arena_copy(arena, cluster, strlen(cluster)).data : "",
             .library = rd_kafka_version_str(),
+            .release = release_of(spoken.fetch),
+            .transactions = spoken.txn_offset_commit < 0 || spoken.txn_offset_commit >= 3,
         };
         if (cluster != NULL)
             rd_kafka_mem_free(client, cluster);

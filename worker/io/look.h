@@ -13,6 +13,8 @@ struct look_kafka {
     const char *names;   /* "127.0.0.1:9092 (1), ..." */
     const char *cluster; /* its id, or "" */
     const char *library; /* version of librdkafka */
+    const char *release; /* the Kafka release that it is at least, by the protocol it speaks: "4.1"; "" = not known */
+    bool transactions;   /* it checks the group of offsets in a transaction (Kafka 2.5): what exactly once rests on */
 };
 /* False with `error`: not reachable. Texts in the arena. */
 bool look_kafka(const char *const *properties, size_t count, int64_t timeout_ms, struct arena *arena,
