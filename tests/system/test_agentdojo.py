@@ -14,6 +14,7 @@ import time
 
 import pytest
 from doubles import Double, holds_connection
+from harness import Space
 
 HERE = pathlib.Path(__file__).resolve().parent / "agentdojo"
 sys.path.insert(0, str(HERE))
@@ -114,11 +115,11 @@ def late_writes(suite):
     ]
 
 
-def start_runs(cluster, suite, runs, directory):
+def start_runs(space, suite, runs, directory):
     def start(run):
         path = directory / f"{run['id']}.json"
         path.write_text(json.dumps(run["input"]), encoding="utf-8")
-        cluster.cli("run", f"agentdojo_{suite}", "--id", run["id"], "--input", f"@{path}")
+        space.cli("run", f"agentdojo_{suite}", "--id", run["id"], "--input", f"@{path}")
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(start, runs))
@@ -142,17 +143,13 @@ def kill_while_writing(tools, writes, workers):
     raise AssertionError("no write was in flight within 30 s")
 
 
-def shown(cluster, run):
-    return json.loads(cluster.cli("show", run, "--json").stdout)
-
-
-def ended(cluster, runs):
+def ended(space, runs):
     """The state of every run, when all have ended."""
     until = time.monotonic() + RUNS_SECONDS
     waiting, states = {run["id"] for run in runs}, {}
     while waiting and time.monotonic() < until:
         for run in sorted(waiting):
-            state = shown(cluster, run)
+            state = space.state(run)
             if state["status"] in ("completed", "failed", "cancelled"):
                 states[run] = state
                 waiting.remove(run)
@@ -165,27 +162,26 @@ def ended(cluster, runs):
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_agentdojo(recordings, tmp_path, suite):
-    harness = pytest.importorskip("harness", reason="the workers' harness is not there")
     runs, writes = lines(recordings / f"{suite}.runs.jsonl"), write_tools(suite)
     with (
         Double("model_double", tmp_path, recorded=[recordings / f"{suite}.model.jsonl"]) as model,
         Double(
             "tool_double", tmp_path, script=late_writes(suite), recorded=[recordings / f"{suite}.tools.jsonl"]
         ) as tools,
-        harness.Cluster(tmp_path) as cluster,
+        Space(tmp_path / "space") as space,
     ):
-        urls = {"MODEL_URL": f"{model.url}/v1", "TOOLS_URL": tools.url}
-        cluster.cli("contract", "publish", str(HERE / f"{suite}.cfg"))
-        workers = [cluster.worker(name, **urls) for name in ("a", "b")]
-        start_runs(cluster, suite, runs, tmp_path)
+        space.env |= {"MODEL_URL": f"{model.url}/v1", "TOOLS_URL": tools.url}
+        space.create().publish(HERE / f"{suite}.cfg")
+        workers = [space.worker(name) for name in ("a", "b")]
+        start_runs(space, suite, runs, tmp_path)
         place, key = kill_while_writing(tools, writes, workers)
-        cluster.worker("ab"[place], **urls)
-        states = ended(cluster, runs)
+        space.worker("ab"[place])
+        states = ended(space, runs)
 
         assert {run: state["reason"] for run, state in states.items() if state["status"] != "completed"} == {}
         for run in runs:
             state = states[run["id"]]
-            assert [{"tool": c["tool"], "args": c["args"]} for c in state["tool_calls"]] == run["calls"], run["id"]
+            assert [{"tool": c["tool"], "args": c["arguments"]} for c in state["tool_calls"]] == run["calls"], run["id"]
             assert state["output"]["text"] == run["answer"], run["id"]
             done, wanted = acted(tools, run["id"]), run["calls"]
             assert [c for c in done if c["tool"] in writes] == [c for c in wanted if c["tool"] in writes], run["id"]
