@@ -1,6 +1,6 @@
 /*
- * A contract of any bytes, from a file and from a topic: a clear error or a contract that comes back the same, never a
- * crash. Also: where the scan finds nothing, libconfig finds the same values.
+ * A contract of any bytes, from a file and from a topic: a clear error or a contract that comes back the same,
+ * never a crash. Also: where the scan finds nothing, libconfig finds the same values.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /*
- * Every file of tests/contracts/bad is a test: it must be refused with exactly the problems that its `# expect: LINE: TEXT`
- * lines name, in their order (`# expect-warning:` for a warning). TEXT is the beginning of the problem's text.
+ * Every file of tests/contracts/bad is a test. Its lines `# expect: LINE: TEXT` (`# expect-warning:` for a warning)
+ * name exactly the problems it must be refused with, in their order; TEXT is the beginning of the
+ * problem's text.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -230,6 +230,43 @@ static void test_schemas_that_make_a_contract_too_large(void **state)
     rmdir(directory);
 }
 
+/* A link beside the contract may not lead out of its directory; one that stays inside may. */
+static void test_links_to_schemas(void **state)
+{
+    (void)state;
+    static const char text[] = "contract = { name = \"n\"; goal = \"g\"; input = \"@link.json\";"
+                               " steps = { a = { model = \"m\"; next = \"end\"; }; }; };";
+    char directory[] = "/tmp/myelin-contract-XXXXXX", path[64], link[64], outside[80];
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/c.cfg", directory);
+    snprintf(link, sizeof(link), "%s/link.json", directory);
+    snprintf(outside, sizeof(outside), "%s.json", directory); /* its name begins as the directory's */
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+    file = fopen(outside, "w");
+    assert_non_null(file);
+    fputs("{}", file);
+    assert_int_equal(fclose(file), 0);
+    const char *const targets[] = {outside, "c.cfg"};
+    const char *const says[] = {"input: the file \"link.json\": lies outside",
+                                "input: the file \"link.json\": not valid JSON"};
+    for (int i = 0; i < 2; i++) {
+        struct problems problems;
+        problems_init(&problems);
+        assert_int_equal(symlink(targets[i], link), 0);
+        assert_null(contract_read_file(path, &problems));
+        assert_int_equal(problems.count, 1);
+        assert_memory_equal(problems.list[0].text.data, says[i], strlen(says[i]));
+        problems_free(&problems);
+        unlink(link);
+    }
+    unlink(outside);
+    unlink(path);
+    rmdir(directory);
+}
+
 /* A problem is one line of bounded size, cut between two characters. */
 static void test_a_long_name_in_a_problem(void **state)
 {
@@ -335,6 +372,7 @@ int main(void)
         cmocka_unit_test(test_floods),
         cmocka_unit_test(test_more_steps_than_a_contract_has),
         cmocka_unit_test(test_schemas_that_make_a_contract_too_large),
+        cmocka_unit_test(test_links_to_schemas),
         cmocka_unit_test(test_a_long_name_in_a_problem),
         cmocka_unit_test(test_a_warning_does_not_stop_a_contract),
         cmocka_unit_test(test_lines_of_elements),

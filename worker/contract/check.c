@@ -1,6 +1,6 @@
 /*
- * check.c: what is asked of the parts together: every text, and the tools with those who use them. The graph has a file of
- * its own, and so have the expressions.
+ * check.c: what is asked of the parts together: every text, and the tools with those who use them. The graph
+ * has a file of its own, and so have the expressions.
  */
 #include <string.h>
 #include <strings.h>

@@ -1,6 +1,6 @@
 /*
- * check_roots.c: what the expressions read. A path whose first name means nothing is null for ever in jq: here it is an
- * error, with the name that was probably meant.
+ * check_roots.c: what the expressions read. A path whose first name means nothing is null for ever in jq: here
+ * it is an error, with the name that was probably meant.
  */
 #include <string.h>
 
@@ -45,7 +45,8 @@ static void check_vars(struct load *load, const struct use *use)
                        load_list(load, load->vars, load->vars_count).data);
 }
 
-/* Has the expression's criterion or step calls of its own to look at? At the end of a run, and before a step, there are none. */
+/* Has the expression's criterion or step calls of its own to look at? At the end of a run, and before a step,
+ * there are none. */
 static bool has_calls(const struct use *use)
 {
     const struct node *owner = use->node->parent;

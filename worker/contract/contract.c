@@ -65,8 +65,8 @@ static void add_judge(struct contract *contract)
     contract->judge_output = schema_compile(contract->arena, contract->judge_answer, NULL, NULL);
 }
 
-/* Everything that is asked of a contract, wherever it came from. Takes `arena` and the root's json. NULL when there are
- * more errors than `errors_before`: a slip that the reading mended is a slip all the same. */
+/* Everything that is asked of a contract, wherever it came from. Takes `arena` and the root's json. NULL when
+ * there are more errors than `errors_before`: a slip that the reading mended is a slip all the same. */
 static struct contract *take_tree(struct node *root, struct str file, struct arena *arena, struct problems *problems,
                                   size_t errors_before)
 {

@@ -164,9 +164,9 @@ static void check_loops(struct load *load, const bool *reach)
 /* ---- approvals ---- */
 
 /*
- * Can the guarded step be entered without the approval's yes since it last ran? Walks the steps twice over: `fresh` is
- * whether the last thing that the approval step said was yes, and the guarded step has not used it up. Returns the path
- * that is open, or STR_NONE.
+ * Can the guarded step be entered without the approval's yes since it last ran? Walks the steps twice over:
+ * `fresh` is whether the last thing that the approval step said was yes, and the guarded step has not used it
+ * up. Returns the path that is open, or STR_NONE.
  */
 static struct str way_around(struct load *load, const struct checkpoint *checkpoint)
 {

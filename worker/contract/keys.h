@@ -1,6 +1,7 @@
 /*
- * keys.h: a group of the contract language as a table: for each key its name, what it takes, whether it must be there, what
- * it is when it is not, and what is allowed. The table drives the reading, the check for unknown keys, and the messages.
+ * keys.h: a group of the contract language as a table: for each key its name, what it takes, whether it must be
+ * there, what it is when it is not, and what is allowed. The table drives the reading, the check for unknown
+ * keys, and the messages.
  */
 #ifndef MYELIN_CONTRACT_KEYS_H
 #define MYELIN_CONTRACT_KEYS_H

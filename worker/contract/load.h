@@ -1,9 +1,9 @@
 /*
  * load.h: what the parts of the loader and of the check share. Nobody outside of worker/contract includes it.
  *
- * The order: names first (so that everything can refer to everything), then each group by its table of keys, then the
- * checks that look at the whole. A part that could not be read gets a harmless value, so that the rest is still checked;
- * a contract with errors is never handed out.
+ * The order: names first (so that everything can refer to everything), then each group by its table of keys,
+ * then the checks that look at the whole. A part that could not be read gets a harmless value, so that the rest
+ * is still checked; a contract with errors is never handed out.
  */
 #ifndef MYELIN_CONTRACT_LOAD_H
 #define MYELIN_CONTRACT_LOAD_H
@@ -16,8 +16,8 @@
 #define HOUR_MS (60 * MINUTE_MS)
 #define DAY_MS (24 * HOUR_MS)
 
-/* I7: expressions of one contract. Each takes 21 ms to compile, so this is the longest that a strange contract holds a
- * worker up: 10 s. */
+/* I7: expressions of one contract. Each takes 21 ms to compile, so this is the longest that a strange contract
+ * holds a worker up: 10 s. */
 #define LOAD_EXPRS_MAX 500
 
 /* What an expression may read from its root besides the input, vars, run and the steps. */
@@ -68,8 +68,8 @@ struct str load_list(struct load *load, const struct str *names, size_t count);
 /* What stands between a wrong name and the list of the right ones: `, did you mean "draft"? ` or `; `. */
 const char *load_near(struct load *load, struct str word, const struct str *names, size_t count);
 
-/* Reports a name that nothing has: `no such tool "x", did you mean "y"? the tools are: ...`. Returns what was probably meant, so
- * that one slip of the pen does not make the rest unreachable; -1 when nothing is near. */
+/* Reports a name that nothing has: `no such tool "x", did you mean "y"? the tools are: ...`. Returns what was
+ * probably meant, so that one slip of the pen does not make the rest unreachable; -1 when nothing is near. */
 int32_t load_unknown(struct load *load, const struct node *node, const char *what, const struct str *names,
                      size_t count);
 

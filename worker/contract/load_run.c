@@ -380,6 +380,13 @@ static void check_criterion(struct load *load, const struct node *node, const st
         load_error(load, judge, "stands beside check: make two criteria of it");
     if (sees != NULL && judge == NULL)
         load_error(load, sees, "makes no sense without judge: it is what the judge is shown");
+    if (before != NULL && judge != NULL)
+        load_error(load, judge, "cannot stand before a step: a gate is a check; ask the judge after an earlier step");
+    const struct step *after = criterion->after >= 0 ? &load->contract->steps[criterion->after] : NULL;
+    if (after != NULL && (after->kind == STEP_ROUTER || after->kind == STEP_APPROVAL))
+        load_error(load, tree_member(node, "after"),
+                   "\"%.*s\" is a step with %s, which makes nothing that can be judged", STR_ARG(after->name),
+                   step_kind_name(after->kind));
     if (criterion->judge >= 0 && load->contract->agents[criterion->judge].tools_count > 0)
         load_error(load, judge, "\"%.*s\" has tools: a judge answers yes or no from what it is shown",
                    STR_ARG(load->contract->agents[criterion->judge].name));

@@ -12,8 +12,8 @@
 #define PROBLEMS_MAX 200
 #define PROBLEM_SIZE_MAX 700
 
-/* Adds one. Control characters become '?', so that a contract cannot write to a terminal through its own errors. `file` is
- * copied. */
+/* Adds one. Control characters become '?', so that a contract cannot write to a terminal through its own
+ * errors. `file` is copied. */
 void problems_add(struct problems *problems, struct str file, int32_t line, bool warning, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 void problems_vadd(struct problems *problems, struct str file, int32_t line, bool warning, const char *format,

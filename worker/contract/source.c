@@ -148,16 +148,15 @@ static char *path_beside(const char *contract_path, const char *name, struct are
     char *real = realpath(arena_printf(arena, "%s%s", directory.data, name).data, NULL);
     int reason_number = errno;
     size_t size = above != NULL ? strlen(above) : 0;
-    /* Links are resolved by now, so the prefix tells. Outside, nothing is said about what exists. */
+    /* Links and .. are resolved by now, so the prefix tells. */
     bool inside = real != NULL && size > 0 && strncmp(real, above, size) == 0 && (real[size] == '/' || size == 1);
-    bool climbs = *name == '/' || strncmp(name, "../", 3) == 0 || strstr(name, "/../") != NULL;
     free(above);
-    if (climbs || (real != NULL && !inside))
-        error_set(error, ERROR_POISON, "lies outside of the contract's directory: a schema stands beside its contract");
-    else if (real == NULL)
-        error_set(error, ERROR_POISON, "cannot be opened: %s", strerror_r(reason_number, reason, sizeof(reason)));
-    if (!climbs && inside)
+    if (inside && *name != '/')
         return real;
+    if (real != NULL)
+        error_set(error, ERROR_POISON, "lies outside of the contract's directory: a schema stands beside its contract");
+    else
+        error_set(error, ERROR_POISON, "cannot be opened: %s", strerror_r(reason_number, reason, sizeof(reason)));
     free(real);
     return NULL;
 }

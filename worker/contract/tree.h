@@ -1,8 +1,8 @@
 /*
  * tree.h: a contract's JSON with what messages need: for each value its name, its place and its line.
  *
- * The members of a group are sorted by name, as in the canonical form, so that a contract has the same indexes whether it
- * was read from a file or from a topic.
+ * The members of a group are sorted by name, as in the canonical form, so that a contract has the same indexes
+ * whether it was read from a file or from a topic.
  */
 #ifndef MYELIN_CONTRACT_TREE_H
 #define MYELIN_CONTRACT_TREE_H
@@ -20,8 +20,8 @@ struct node {
     json_t *json;   /* borrowed */
 };
 
-/* `lines` gives the line of each value below `json`, in the order of its insertion, a group before its members; NULL or
- * too few: 0. */
+/* `lines` gives the line of each value below `json`, in the order of its insertion, a group before its members;
+ * NULL or too few: 0. */
 struct node *tree_build(struct arena *arena, json_t *json, const int32_t *lines, size_t lines_count);
 
 size_t tree_size(const struct node *node); /* how many values are below it */
