@@ -260,6 +260,8 @@ def main():
         model = None if own_model else space.double("model_double", "--script", HERE / "model.json")
         if own_model:
             space.env["MODEL_URL"] = os.environ["MODEL_URL"]
+        else:
+            space.env |= {"MODEL_USD_IN": "2.50", "MODEL_USD_OUT": "10"}  # the price list of the double, for 1M tokens
         space.create().publish(CONTRACT)
         head("CONTRACT", space.cli("contract", "show", CONTRACT).stdout.rstrip())
         say()
