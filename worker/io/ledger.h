@@ -4,6 +4,17 @@
  * Writes (I4, I5): a record is reserved(fence, until) → done(result) | not_done, one Lua script each to reserve, complete and
  * take over. Reads: a lease (in flight by whom, until when, renewed while it runs), then the stored result for a while.
  * Asynchronous, on the loop thread; answers come as calls of the given function, also when Redis is gone.
+ *
+ * The time of a write. `before` is CLOCK_BOOTTIME before we asked, `at` is Redis' time when it reserved (so at >= before):
+ *
+ *   leaves      at the latest   before + timeout / 2                send_until_boot_ms; else it is not sent
+ *   given up    at the latest   before + timeout                    io/caller: send_until_boot_ms + timeout / 2
+ *   others act  not before      at + timeout + settle               until_ms, by Redis' clock
+ *
+ * So when somebody else looks, the request has been over, or given up by us, for `settle`, and the tool had at least
+ * timeout / 2 + settle since it left. What remains: a tool that acts still later; Redis' clock stepping forward by more than
+ * `settle`; a pause of this process between its last look at the clock and the first byte. Only a tool that honours keys
+ * closes these.
  */
 #ifndef MYELIN_IO_LEDGER_H
 #define MYELIN_IO_LEDGER_H
@@ -13,6 +24,8 @@
 
 #include "worker/base/arena.h"
 #include "worker/base/error.h"
+
+#define LEDGER_KEY_SIZE_MAX 64 /* of a call's key: text without NUL */
 
 struct ledger;
 
@@ -54,27 +67,30 @@ struct ledger_answer {
     enum ledger_verdict verdict;
     struct str result;          /* STORED: as it was stored; valid during the call only */
     int64_t fence;              /* GO of a write */
-    int64_t send_until_boot_ms; /* GO of a write: our own limit, computed from before we asked (clock_boot_ms) */
-    int64_t until_ms;           /* DOUBT: wall clock */
-    struct str reason;          /* DOUBT, DOWN */
+    int64_t send_until_boot_ms; /* GO of a write: not sent after this (clock_boot_ms) */
+    int64_t until_ms;           /* GO of a write, DOUBT: nobody else acts before; on this machine's wall clock */
+    struct str reason;          /* DOUBT, DOWN, REFUSED; valid during the call only */
 };
 typedef void ledger_done(void *context, const struct ledger_answer *answer);
 
-/* Every operation calls `done` exactly once, later, from ledger_ready or ledger_tick. ledger_cancel makes it never come. */
+/* Every operation calls `done` exactly once, later, from ledger_ready or ledger_tick; the operation is gone then.
+ * ledger_cancel makes it never come: what it may bring is given back. */
 struct ledger_op;
 
 /* suspect: an earlier owner may have started the call; `incarnation`: as the step event carries it. No record, suspect and
  * another incarnation: DOUBT, with a new record so that everybody waits for the same time. */
 struct ledger_op *ledger_reserve(struct ledger *ledger, struct str key, int64_t timeout_ms, bool suspect,
                                  struct str incarnation, ledger_done *done, void *context);
-/* A write in doubt whose time has passed: take it over with a higher fence. GO, STORED, or DOUBT (wait again). With
- * `for_probe` false (the call will be sent) or true (only looked at) the record is reserved by us just the same. */
+/* A write in doubt whose time has passed: take it over with a higher fence. GO: it is ours, to probe or to send. STORED: it is
+ * known now. DOUBT: wait (again) until until_ms, because the time has not passed on Redis' clock, or the record is lost. */
 struct ledger_op *ledger_takeover(struct ledger *ledger, struct str key, int64_t timeout_ms, ledger_done *done,
                                   void *context);
-/* Stores the result of a write (`result`), or that it surely did not execute (STR_NONE). GO = stored, REFUSED, DOWN. */
+/* Stores the result of a write (`result`), or that it surely did not execute (STR_NONE). GO = stored, REFUSED = not ours any
+ * more, DOWN = not known: do it again. Doing it again does no harm. A record that vanished is stored. */
 struct ledger_op *ledger_complete(struct ledger *ledger, struct str key, int64_t fence, struct str result,
                                   ledger_done *done, void *context);
-/* A read: STORED, GO (leased), or, after having waited for another holder's lease, either. DOWN at once when Redis is. */
+/* A read: STORED, GO (leased), or, after having waited for another's lease, either. DOWN at once when Redis is. A GO is
+ * renewed until ledger_store: call that however the read ends. */
 struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_done *done, void *context);
 /* The read's result; not awaited. STR_NONE: it failed, give the lease back. */
 void ledger_store(struct ledger *ledger, struct str key, struct str result);
