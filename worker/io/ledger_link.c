@@ -21,7 +21,7 @@
 #define RECONNECT_MS_MAX_DEFAULT 2000
 #define RESOLVE_POLL_MS 10
 #define HEALTH_MS 1000                     /* between two looks at the incarnation */
-#define INFO_EVERY 10                      /* looks at the incarnation for one look at INFO */
+#define INFO_EVERY 5                       /* looks at the incarnation for one look at INFO */
 #define COMMAND_SIZE_MAX ((size_t)4 << 20) /* a stored answer is at most 1 MiB */
 
 enum state { LINK_DOWN, LINK_RESOLVING, LINK_GREETING, LINK_UP };

@@ -1,0 +1,216 @@
+/* The ledger's leases and stored results of reads, against a real Redis. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/ledger_fixture.h"
+#include "tests/unit/redis_server.h"
+
+static struct told waiting; /* of an operation that is under way */
+
+static struct ledger_op *begin_lease(int index, const char *key)
+{
+    waiting = (struct told){0};
+    return ledger_lease(worker[index], str_of(key), fixture_told, &waiting);
+}
+
+static int64_t number_of(const char *text)
+{
+    return strtoll(text, NULL, 10);
+}
+
+static void test_stored(void **state)
+{
+    struct told told;
+
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    ledger_store(worker[0], STR("k"), STR("200 x\n{}"));
+    told = lease(1, "k");
+    expect(told, LEDGER_STORED);
+    assert_string_equal(told.result, "200 x\n{}");
+    expect(lease(0, "k"), LEDGER_STORED);
+    assert_in_range(number_of(redis_server_ask("PTTL {test}:r:k")), 24LL * 3600 * 1000 - 5000, 24LL * 3600 * 1000);
+    ledger_store(worker[1], STR("k"), STR("other")); /* the first stays: somebody may have gone on with it */
+    fixture_run_for(20);
+    assert_string_equal(lease(0, "k").result, "200 x\n{}");
+    ledger_store(worker[1], STR("k"), STR_NONE); /* nothing to give back */
+    fixture_run_for(20);
+    expect(lease(0, "k"), LEDGER_STORED);
+}
+
+static void test_waits_for_the_result(void **state)
+{
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    assert_non_null(begin_lease(1, "k"));
+    fixture_run_for(3 * LEASE_MS); /* renewed all the while */
+    assert_int_equal(waiting.times, 0);
+    ledger_store(worker[0], STR("k"), STR("answer"));
+    fixture_run_until(&waiting);
+    expect(waiting, LEDGER_STORED);
+    assert_string_equal(waiting.result, "answer");
+}
+
+static void test_waits_for_a_failure(void **state)
+{
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    assert_non_null(begin_lease(1, "k"));
+    fixture_run_for(50);
+    ledger_store(worker[0], STR("k"), STR_NONE);
+    fixture_run_until(&waiting);
+    expect(waiting, LEDGER_GO);
+}
+
+static void test_waits_for_a_dead_holder(void **state)
+{
+    int64_t began_ms;
+
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    began_ms = fixture_mono_ms();
+    fixture_close(0);
+    assert_non_null(begin_lease(1, "k"));
+    fixture_run_until(&waiting);
+    expect(waiting, LEDGER_GO);
+    assert_in_range(fixture_mono_ms() - began_ms, LEASE_MS - 50, 2 * LEASE_MS);
+}
+
+/* The same slot with another holder: the process that ran here before, and is dead. */
+static void test_own_dead_self(void **state)
+{
+    int64_t began_ms;
+
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    fixture_close(0);
+    fixture_worker(2, "a", "a:2");
+    began_ms = fixture_mono_ms();
+    expect(lease(2, "k"), LEDGER_GO);
+    assert_true(fixture_mono_ms() - began_ms < LEASE_MS);
+}
+
+/* The same process asks twice: the partition went, and came back. */
+static void test_own_lease(void **state)
+{
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    assert_non_null(begin_lease(0, "k"));
+    fixture_run_for(2 * LEASE_MS);
+    assert_int_equal(waiting.times, 0);
+    ledger_store(worker[0], STR("k"), STR("answer"));
+    fixture_run_until(&waiting);
+    expect(waiting, LEDGER_STORED);
+}
+
+static void test_cancel(void **state)
+{
+    struct told never = {0};
+    struct ledger_op *op;
+
+    (void)state;
+    ledger_cancel(ledger_lease(worker[0], STR("k"), fixture_told, &never)); /* its answer is on the way */
+    fixture_run_for(30);
+    assert_string_equal(redis_server_ask("EXISTS {test}:r:k"), "0"); /* given back */
+    expect(lease(0, "k"), LEDGER_GO);
+    op = begin_lease(1, "k");
+    fixture_run_for(50);
+    ledger_cancel(op); /* it waits */
+    ledger_store(worker[0], STR("k"), STR("answer"));
+    fixture_run_for(300);
+    assert_int_equal(waiting.times, 0);
+    assert_int_equal(never.times, 0);
+}
+
+/* Emptied under a running call: the lease is there again with its next renewal. */
+static void test_wipe(void **state)
+{
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    (void)redis_server_ask("FLUSHALL");
+    fixture_run_for(LEASE_MS);
+    assert_non_null(begin_lease(1, "k"));
+    fixture_run_for(2 * LEASE_MS);
+    assert_int_equal(waiting.times, 0);
+    ledger_store(worker[0], STR("k"), STR("answer"));
+    fixture_run_until(&waiting);
+    expect(waiting, LEDGER_STORED);
+}
+
+static void test_many(void **state)
+{
+    static struct told told[500];
+
+    (void)state;
+    memset(told, 0, sizeof told);
+    for (int i = 0; i < 500; i++) {
+        char key[16];
+
+        (void)snprintf(key, sizeof key, "k%d", i);
+        (void)ledger_lease(worker[0], str_of(key), fixture_told, &told[i]);
+    }
+    for (int i = 0; i < 500; i++) {
+        fixture_run_until(&told[i]);
+        expect(told[i], LEDGER_GO);
+    }
+    fixture_run_for(3 * LEASE_MS);
+    assert_string_equal(redis_server_ask("DBSIZE"), "501"); /* all renewed; and the incarnation */
+    for (int i = 0; i < 500; i++) {
+        char key[16];
+
+        (void)snprintf(key, sizeof key, "k%d", i);
+        ledger_store(worker[0], str_of(key), i % 2 == 0 ? STR("x") : STR_NONE);
+    }
+    fixture_run_for(100);
+    assert_string_equal(redis_server_ask("DBSIZE"), "251");
+}
+
+/* Redis goes away while somebody waits for another's lease: told at once. */
+static void test_down_while_waiting(void **state)
+{
+    (void)state;
+    expect(lease(0, "k"), LEDGER_GO);
+    assert_non_null(begin_lease(1, "k"));
+    fixture_run_for(50);
+    redis_server_kill();
+    fixture_run_until(&waiting);
+    expect(waiting, LEDGER_DOWN);
+    expect(lease(1, "k"), LEDGER_DOWN);
+    ledger_store(worker[0], STR("k"), STR("lost")); /* not awaited, and lost: it costs a call that is made again */
+    redis_server_again();
+    assert_true(fixture_wait_up(1, true));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_stored),
+        TEST(test_waits_for_the_result),
+        TEST(test_waits_for_a_failure),
+        TEST(test_waits_for_a_dead_holder),
+        TEST(test_own_dead_self),
+        TEST(test_own_lease),
+        TEST(test_cancel),
+        TEST(test_wipe),
+        TEST(test_many),
+        TEST(test_down_while_waiting),
+    };
+    int failed;
+
+    if (!redis_server_start()) {
+        print_message("[  SKIPPED ] there is no redis-server here\n");
+        return 0;
+    }
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    redis_server_end();
+    return failed;
+}
