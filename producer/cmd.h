@@ -29,7 +29,7 @@
     X(CMD_CONFIG, 78, "something is wrong with the settings")
 
 enum cmd_exit {
-#define X(name, code, says) name = code,
+#define X(name, code, says) name = (code),
     CMD_EXIT_TABLE(X)
 #undef X
 };

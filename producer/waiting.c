@@ -1,5 +1,6 @@
 #include "producer/waiting.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@ static void take(struct table *table, const struct reader_record *read)
         json_object_set_new(table->index, key, json_integer((json_int_t)i));
     }
     free(key);
+    assert(table->list != NULL && i < table->count);
     struct latest *latest = &table->list[i];
     free((char *)latest->value.data);
     *latest = (struct latest){.value = STR_NONE, .partition = read->partition, .offset = read->offset};
