@@ -19,7 +19,26 @@ static const char *const help =
     "  myelin run customer_research_to_followup@7c1f2e --input @input.json --id order-4711 --follow\n"
     "  jq -n '{company: \"Acme\"}' | myelin run research --input -";
 
-/* The input as canonical text, when it fits the contract. */
+static void note_problem(void *context, const json_t *at, const char *path, const char *text)
+{
+    struct error *error = context;
+    (void)at;
+    error_set(error, ERROR_POISON, "its own schema of the input is wrong at %s: %s", path, text);
+}
+
+/* Does the input fit the contract? Only its `input` is looked at here: the worker checks the whole contract, and to compile
+ * all its expressions takes a fifth of a second. */
+static bool fits(struct cmd *cmd, const struct control_version *version, const json_t *value, struct error *error)
+{
+    json_t *contract = json_read(version->published.canonical, CONTRACT_SIZE_MAX, error);
+    const json_t *input = json_object_get(contract, "input");
+    const struct schema *schema = input != NULL ? schema_compile(cmd->arena, input, note_problem, error) : NULL;
+    bool good = contract != NULL && (input == NULL || (schema != NULL && schema_check(schema, value, error)));
+    json_decref(contract);
+    return good;
+}
+
+/* The input as text, when it fits the contract. False: said; return *code. */
 static bool check_input(struct cmd *cmd, const struct control_version *version, const char *argument, struct str *input,
                         int *code)
 {
@@ -27,18 +46,14 @@ static bool check_input(struct cmd *cmd, const struct control_version *version, 
     json_t *value = cmd_json_argument(cmd, "--input", argument, code);
     if (value == NULL)
         return false;
-    struct contract *contract = control_load(cmd, version);
-    bool fits = contract != NULL && (contract->input == NULL || schema_check(contract->input, value, &error));
-    if (contract == NULL)
-        *code = cmd_fail(cmd, CMD_DATA, "the published contract does not load: publish it again from its file");
-    else if (!fits)
+    bool good = fits(cmd, version, value, &error);
+    if (good)
+        *input = json_text(cmd->arena, value);
+    else
         *code = cmd_fail(cmd, CMD_DATA, "the input does not fit %s: %s",
                          contracts_label(cmd, version->published.name, version->published.hash), error.text);
-    else
-        *input = json_text(cmd->arena, value);
-    contract_free(contract);
     json_decref(value);
-    return fits;
+    return good;
 }
 
 static int start(struct cmd *cmd, const struct control_version *version, struct str input, const char *id, bool follow)

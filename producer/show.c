@@ -122,7 +122,10 @@ int cmd_show(struct cmd *cmd)
         cmd_json(cmd, state);
         return CMD_OK;
     }
-    const char *hash = json_string_value(json_object_get(state, "contract_hash"));
+    /* What may be repeated is asked of the contract; of a run that has ended nothing is asked. */
+    const char *hash = json_array_size(json_object_get(state, "current_step")) > 0
+                           ? json_string_value(json_object_get(state, "contract_hash"))
+                           : NULL;
     struct contract *contract = control_load(cmd, hash != NULL ? control_hash(cmd->control, str_of(hash)) : NULL);
     struct show_resume resume = find_resume(cmd, run, state, contract);
     show_state(cmd, state, contract, &resume);

@@ -93,8 +93,9 @@ static const char *usd(const struct cmd *cmd, int64_t micro_usd)
     return SAY("$%s", units_usd_text(cmd->arena, micro_usd).data);
 }
 
-static const char *end_words(const struct cmd *cmd, const struct fact_run_ended *body)
+static const char *end_words(const struct tell *tell, const struct fact_run_ended *body)
 {
+    const struct cmd *cmd = tell->cmd;
     const struct usage *usage = &body->usage;
     bool completed = body->status == RUN_COMPLETED;
     const char *status = completed ? cmd_painted(cmd, CMD_GREEN, "COMPLETED")
@@ -102,7 +103,7 @@ static const char *end_words(const struct cmd *cmd, const struct fact_run_ended 
     return SAY("%s %s%s%d steps, %s LLM tokens%s, %s, %d refused", status, completed ? "" : TEXT(body->reason),
                completed ? "" : "; ", (int)usage->steps, cmd_number(cmd, usage->tokens_in + usage->tokens_out),
                usage->tokens_unknown > 0 ? SAY(" (%d answers without count)", (int)usage->tokens_unknown) : "",
-               usd(cmd, usage->micro_usd), (int)usage->refusals);
+               tell->unpriced > 0 ? "price not known" : usd(cmd, usage->micro_usd), (int)usage->refusals);
 }
 
 static const char *failed_words(const struct cmd *cmd, const struct fact_call_failed *body, int64_t at_ms)
@@ -136,8 +137,10 @@ static const char *decided_words(const struct cmd *cmd, const struct fact_approv
                bound, reason);
 }
 
-const char *tell_words(const struct cmd *cmd, const struct fact *fact)
+/* What happened, in words. */
+static const char *words(const struct tell *tell, const struct fact *fact)
 {
+    const struct cmd *cmd = tell->cmd;
     switch (fact->kind) {
     case FACT_RUN_STARTED:
         return SAY("started by %s: %s", TEXT(fact->is.run_started.requested_by), SHORT(fact->is.run_started.input));
@@ -176,7 +179,7 @@ const char *tell_words(const struct cmd *cmd, const struct fact *fact)
                    TEXT(fact->is.step_failed.reason), fact->is.step_failed.target.size > 0 ? "; goes on at " : "",
                    TEXT(fact->is.step_failed.target));
     case FACT_RUN_ENDED:
-        return end_words(cmd, &fact->is.run_ended);
+        return end_words(tell, &fact->is.run_ended);
     case FACT_REQUEST_ANSWERED:
         return SAY("%s %s%s%s", TEXT(fact->is.request_answered.request),
                    fact->is.request_answered.accepted ? "accepted" : "refused",
@@ -223,11 +226,12 @@ void tell_fact(struct tell *tell, const struct fact *fact, int32_t partition, in
         cmd_json(cmd, json);
         return;
     }
+    tell->unpriced += fact->kind == FACT_MODEL_ANSWERED && fact->is.model_answered.micro_usd < 0;
     int64_t elapsed_ms = fact->at_ms - tell->started_at_ms;
     int width_of_step = (int)fact->step.size < STEP_WIDTH_MAX ? (int)fact->step.size : STEP_WIDTH_MAX;
     tell->step_width = width_of_step > tell->step_width ? width_of_step : tell->step_width;
     const char *left = SAY("%6.1fs %-*s %s", (double)(elapsed_ms > 0 ? elapsed_ms : 0) / 1000, tell->step_width,
-                           fact->step.size > 0 ? TEXT(fact->step) : "run", tell_words(cmd, fact));
+                           fact->step.size > 0 ? TEXT(fact->step) : "run", words(tell, fact));
     const char *source = "timer";
     if (fact->source_offset >= 0) {
         const char *topic = fact->source_topic.data != NULL ? strstr(fact->source_topic.data, ".inbox") : NULL;

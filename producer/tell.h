@@ -5,13 +5,11 @@
 #include "producer/cmd.h"
 #include "worker/core/fact.h"
 
-/* What happened, in words. In the arena. */
-const char *tell_words(const struct cmd *cmd, const struct fact *fact);
-
 struct tell {
     const struct cmd *cmd;
     int64_t started_at_ms; /* of the run */
     int step_width;        /* of the widest step so far */
+    int unpriced;          /* model answers so far whose price is not known */
 };
 
 /* The line of the fact: elapsed time, step, what happened, partition@offset of the event that caused it; and what a person
