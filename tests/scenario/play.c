@@ -99,11 +99,11 @@ static const char *find(struct str text, struct str wanted)
 static void change_contract(struct play *play, struct str change)
 {
     struct str text = play->contract_text;
-    const char *arrow = find(change, STR(" => "));
+    const char *arrow = find(change, STR(" =>")); /* nothing after it: it is taken away */
     if (text.data == NULL || arrow == NULL)
         drive_fail(play, "write: but OLD => NEW, after the contract");
     struct str from = trimmed((struct str){change.data, (size_t)(arrow - change.data)});
-    struct str to = trimmed((struct str){arrow + 4, change.size - (size_t)(arrow + 4 - change.data)});
+    struct str to = trimmed((struct str){arrow + 3, change.size - (size_t)(arrow + 3 - change.data)});
     const char *at = find(text, from);
     if (at == NULL)
         drive_fail(play, "the contract does not hold: %.*s", STR_ARG(from));

@@ -243,6 +243,41 @@ static void test_doubt_no_longer_admitted(void **state)
     unload(&world);
 }
 
+/* Blanks and a fence around JSON are no part of it; calls that nobody asked for are no calls. */
+static void test_answers_as_models_write_them(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {
+        " \t\r\n{\"answer\":\"Jane\"}\n\r\t ",
+        "```json\n{\"answer\":\"Jane\"}\n```\n",
+        "```\r\n{\"answer\":\"Jane\"}```",
+        "```json {\"answer\":\"Jane\"}```",
+    };
+    static const char *const no_answers[] = {"   ",      "``x{}```", "```{}``x", "`x`{}```",
+                                             "x``{}```", "```{}`x`", "```{}x``", "```json```"};
+    struct world world;
+    load(&world, "tests/scenario/clerk.cfg");
+    world.run.at.step = STR("work");
+    struct message said[] = {{.role = ROLE_TOOL, .content = STR("7"), .call_id = STR("1")}};
+    world.run.at.conversation = said;
+    world.run.at.conversation_count = 1;
+    world.contract->steps[0].check = expr_compile(STR(".calls == []"), NULL);
+    decide_step(&world.env, &world.run, &world.plan);
+    const struct call *call = world.plan.call;
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        struct outcome outcome = {.kind = OUTCOME_ANSWERED, .content = str_of(answers[i])};
+        decide_outcome(&world.env, &world.run, call, &outcome, &world.plan);
+        assert_int_equal(world.plan.next, NEXT_END);
+        assert_string_equal(world.plan.closed.output.data, "{\"answer\":\"Jane\"}");
+    }
+    for (size_t i = 0; i < sizeof(no_answers) / sizeof(no_answers[0]); i++) {
+        struct outcome outcome = {.kind = OUTCOME_ANSWERED, .content = str_of(no_answers[i])};
+        decide_outcome(&world.env, &world.run, call, &outcome, &world.plan);
+        assert_int_equal(world.plan.next, NEXT_STEP);
+    }
+    unload(&world);
+}
+
 static int free_expressions(void **state)
 {
     (void)state;
@@ -259,6 +294,7 @@ int main(void)
         cmocka_unit_test(test_pure_loop_ends),
         cmocka_unit_test(test_forced_contracts),
         cmocka_unit_test(test_doubt_no_longer_admitted),
+        cmocka_unit_test(test_answers_as_models_write_them),
     };
     return cmocka_run_group_tests_name("decide", tests, NULL, free_expressions);
 }

@@ -124,31 +124,58 @@ void accept_output(struct draft *draft, struct str output)
 
 /* ---- judges ---- */
 
-static struct str judge_question(struct draft *draft, const struct criterion *criterion)
+/* False: what the judge is to be shown cannot be evaluated. */
+static bool judge_question(struct draft *draft, const struct criterion *criterion, struct str *question,
+                           struct error *error)
 {
     struct run *run = draft->run;
     struct str shown;
-    struct error error;
     if (criterion->sees != NULL) {
         struct scope scope = {.what = "success_criteria.sees", .calls = true, .candidate = run->at.candidate};
-        if (!scope_eval(draft, criterion->sees, scope, &shown, &error))
-            shown = scope_quote(draft->arena, str_of(error.text));
+        if (!scope_eval(draft, criterion->sees, scope, &shown, error))
+            return false;
     } else {
         struct str saw = run->at.conversation_count > 0 ? run->at.conversation[0].content : STR("");
         shown = arena_printf(
             draft->arena, "{\"saw\":%.*s,\"output\":%.*s,\"calls\":%.*s}", STR_ARG(scope_quote(draft->arena, saw)),
             STR_ARG(run->at.candidate.data != NULL ? run->at.candidate : STR("null")), STR_ARG(scope_calls(draft)));
     }
-    return arena_printf(draft->arena, "Does this hold: \"%.*s\"?\n\n%.*s", STR_ARG(criterion->says), STR_ARG(shown));
+    *question = arena_printf(draft->arena, "Does this hold: \"%.*s\"?\n\n%.*s", STR_ARG(criterion->says),
+                             STR_ARG(shown));
+    return true;
+}
+
+/* Where the judge's word leads: on, back to who answered, or to the end of the run. */
+static void judged(struct draft *draft, bool yes, struct str reason)
+{
+    struct run *run = draft->run;
+    size_t index = (size_t)run->at.judging;
+    const struct criterion *criterion = &draft->contract->criteria[index];
+    struct str output = run->at.candidate;
+    bool at_end = criterion->after < 0;
+    state_criterion(draft, criterion, yes, reason);
+    run->at.judging = -1;
+    if (yes && at_end)
+        walk_finish(draft, index + 1);
+    else if (yes)
+        criteria_from(draft, output, index + 1);
+    else if (at_end)
+        walk_end(draft, RUN_FAILED, arena_printf(draft->arena, "criterion not met: %.*s", STR_ARG(criterion->says)),
+                 output);
+    else
+        accept_reject(
+            draft, "criterion", output,
+            arena_printf(draft->arena, "%.*s; the judge says: %.*s", STR_ARG(criterion->says), STR_ARG(reason)));
 }
 
 /* The judge of a tool step comes with an event of its own: .calls is made again from what the state holds. */
 static void recall(struct draft *draft)
 {
-    struct str arguments = STR("null");
+    struct str arguments = STR("{}");
     struct error error;
-    if (draft->step->args != NULL)
-        (void)scope_eval(draft, draft->step->args, (struct scope){.what = "args"}, &arguments, &error);
+    if (draft->step->args != NULL &&
+        !scope_eval(draft, draft->step->args, (struct scope){.what = "args"}, &arguments, &error))
+        arguments = STR("null");
     struct call *made = ARENA_NEW(draft->arena, struct call);
     *made = (struct call){
         .kind = CALL_TOOL, .tool = &draft->contract->tools[draft->step->tool], .arguments = arguments};
@@ -163,7 +190,12 @@ const struct call *accept_judge_call(struct draft *draft)
         recall(draft);
     const struct agent *judge = &draft->contract->agents[criterion->judge];
     struct message *question = ARENA_NEW(draft->arena, struct message);
-    *question = (struct message){.role = ROLE_USER, .content = judge_question(draft, criterion)};
+    struct error error;
+    question->role = ROLE_USER;
+    if (!judge_question(draft, criterion, &question->content, &error)) { /* nobody judges what he was not shown */
+        judged(draft, false, arena_str(draft->arena, str_of(error.text)));
+        return NULL;
+    }
     struct call *call = ARENA_NEW(draft->arena, struct call);
     *call = (struct call){
         .kind = CALL_MODEL,
@@ -207,9 +239,6 @@ static bool read_judgement(struct draft *draft, const struct outcome *outcome, b
 void accept_judged(struct draft *draft, const struct outcome *outcome)
 {
     struct run *run = draft->run;
-    size_t index = (size_t)run->at.judging;
-    const struct criterion *criterion = &draft->contract->criteria[index];
-    struct str output = run->at.candidate;
     struct str reason;
     bool yes = false;
     if (!read_judgement(draft, outcome, &yes, &reason)) {
@@ -229,18 +258,5 @@ void accept_judged(struct draft *draft, const struct outcome *outcome)
         }
         reason = arena_printf(draft->arena, "the judge gave no usable answer: %.*s", STR_ARG(reason));
     }
-    state_criterion(draft, criterion, yes, reason);
-    run->at.judging = -1;
-    bool at_end = criterion->after < 0;
-    if (yes && at_end)
-        walk_finish(draft, index + 1);
-    else if (yes)
-        criteria_from(draft, output, index + 1);
-    else if (at_end)
-        walk_end(draft, RUN_FAILED, arena_printf(draft->arena, "criterion not met: %.*s", STR_ARG(criterion->says)),
-                 output);
-    else
-        accept_reject(
-            draft, "criterion", output,
-            arena_printf(draft->arena, "%.*s; the judge says: %.*s", STR_ARG(criterion->says), STR_ARG(reason)));
+    judged(draft, yes, reason);
 }

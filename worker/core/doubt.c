@@ -24,7 +24,7 @@ static void settled(struct draft *draft, struct str key, const char *how, const 
     const struct tool *tool = doubt_tool(draft);
     struct fact *fact = draft_fact(draft, FACT_DOUBT_SETTLED);
     fact->is.doubt_settled = (struct fact_doubt_settled){
-        .tool = tool != NULL ? tool->name : STR_NONE,
+        .tool = tool->name,
         .key = key,
         .how = str_of(how),
         .outcome = str_of(outcome),
@@ -145,8 +145,7 @@ void doubt_over(struct draft *draft, const struct call *call, const struct outco
 {
     if (draft->run->at.doubt.state == DOUBT_NONE)
         return;
-    bool found = outcome->origin == ORIGIN_ADOPTED || outcome->origin == ORIGIN_REUSED;
-    if (found)
+    if (outcome->origin == ORIGIN_ADOPTED)
         settled(draft, call->key, "ledger", "done", STR_NONE);
     else if (draft->run->at.resolution.kind != RESOLUTION_NOT_DONE) /* a person settled it before the call */
         settled(draft, call->key, "retry", "done", STR_NONE);

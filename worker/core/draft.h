@@ -78,7 +78,7 @@ bool walk_over_budget(struct draft *draft, int32_t steps);
 void accept_output(struct draft *draft, struct str output);
 void accept_reject(struct draft *draft, const char *rule, struct str output, struct str reason);
 void accept_judged(struct draft *draft, const struct outcome *outcome);
-const struct call *accept_judge_call(struct draft *draft);
+const struct call *accept_judge_call(struct draft *draft); /* NULL: the plan is complete */
 
 /* ---- agent.c ---- */
 const struct call *agent_model_call(struct draft *draft);

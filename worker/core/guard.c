@@ -29,7 +29,7 @@ static bool not_forbidden(struct draft *draft, struct str name, const struct too
     for (size_t i = 0; i < contract->forbidden_count; i++) {
         const struct forbidden *forbidden = &contract->forbidden[i];
         bool covered = str_equal(forbidden->name, name); /* asked for by its own name, whatever it is */
-        if (tool != NULL && forbidden->tool >= 0 && &contract->tools[forbidden->tool] == tool) {
+        if (tool != NULL && forbidden->tool == tool - contract->tools) {
             struct error error;
             if (forbidden->kind == FORBIDDEN_TOOL)
                 covered = true;
@@ -51,8 +51,7 @@ static const struct forbidden *needs_approval(const struct contract *contract, c
 {
     for (size_t i = 0; i < contract->forbidden_count; i++) {
         const struct forbidden *forbidden = &contract->forbidden[i];
-        if (forbidden->kind == FORBIDDEN_WITHOUT_APPROVAL && forbidden->tool >= 0 &&
-            &contract->tools[forbidden->tool] == tool)
+        if (forbidden->kind == FORBIDDEN_WITHOUT_APPROVAL && forbidden->tool == tool - contract->tools)
             return forbidden;
     }
     return NULL;

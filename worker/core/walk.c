@@ -13,7 +13,7 @@ static struct str target_name(const struct draft *draft, int32_t target)
 
 static int64_t earlier(int64_t due_ms, int64_t deadline_ms)
 {
-    return due_ms == 0 || due_ms > deadline_ms ? deadline_ms : due_ms;
+    return due_ms > deadline_ms ? deadline_ms : due_ms;
 }
 
 /* ---- the three ways a plan becomes complete ---- */
@@ -151,6 +151,8 @@ static bool set_variables(struct draft *draft, struct str output, struct str *ch
         struct str value;
         ok = scope_eval(draft, step->set[i].value, (struct scope){.what = "set", .candidate = output}, &value, error);
         json_t *read = ok ? json_read(value, RUN_STATE_SIZE_MAX, error) : NULL;
+        if (ok && read == NULL)
+            error_wrap(error, "steps.%s.set", step->name.data);
         ok = read != NULL && json_object_set_new(delta, step->set[i].name.data, read) == 0;
     }
     if (ok) {
@@ -221,7 +223,7 @@ static bool first_message(struct draft *draft, struct error *error)
         return false;
     json_t *value = json_read(content, RUN_STATE_SIZE_MAX, error);
     if (value == NULL)
-        return false;
+        return error_wrap(error, "steps.%s.sees", draft->step->name.data);
     if (json_is_string(value)) /* a text is said as it is, not as JSON */
         content = arena_copy(draft->arena, json_string_value(value), json_string_length(value));
     json_decref(value);
@@ -283,8 +285,10 @@ static struct str guarded_arguments(struct draft *draft, const struct step *guar
     if (!scope_eval(draft, guarded->args, (struct scope){.what = what}, &arguments, error))
         return STR_NONE;
     json_t *value = json_read(arguments, RUN_STATE_SIZE_MAX, error);
-    if (value == NULL)
+    if (value == NULL) {
+        error_wrap(error, "steps.%s.%s", draft->step->name.data, what);
         return STR_NONE;
+    }
     struct str canonical = json_canonical(draft->arena, value);
     json_decref(value);
     return canonical;
