@@ -465,15 +465,14 @@ struct keeper_due keeper_next_due(const struct keeper *keeper, int64_t now_ms)
         due.kind = KEEPER_DUE_FORGET;
         return due;
     }
-    for (size_t i = 0; i < entry->parked_count; i++) {
+    for (size_t i = 0; due.parked == NULL && i < entry->parked_count; i++) {
         const struct step_parked *parked = entry->parked[i];
         bool deadline = parked->run_deadline_at_ms > 0 && parked->run_deadline_at_ms <= now_ms;
         if (!deadline && (parked->due_at_ms == 0 || parked->due_at_ms > now_ms))
             continue;
         due.kind = deadline ? KEEPER_DUE_DEADLINE : KEEPER_DUE_STEP;
         due.parked = parked;
-        return due;
     }
-    assert(!"an entry is due for a reason");
+    assert(due.parked != NULL); /* an entry is due for a reason */
     return due;
 }
