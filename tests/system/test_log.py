@@ -209,7 +209,7 @@ def test_doubtful_commits(namespace, tmp_path):
     (tmp_path / "doubt.c").write_text(DOUBT)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
     space, runs = namespace(), 150
-    worker = space.serve("a", LD_PRELOAD=str(tmp_path / "doubt.so"))
+    worker = space.serve("a", LD_PRELOAD=str(tmp_path / "doubt.so"), ASAN_OPTIONS="verify_asan_link_order=0")
     for first in range(0, runs, 10):
         space.run("load", first, 10)
         time.sleep(0.1)

@@ -144,6 +144,15 @@ const struct rd_kafka_metadata *kafka_metadata(rd_kafka_t *client, int64_t timeo
     return NULL;
 }
 
+rd_kafka_resp_err_t kafka_learn(rd_kafka_t *client, int timeout_ms)
+{
+    const struct rd_kafka_metadata *metadata = NULL;
+    rd_kafka_resp_err_t failed = rd_kafka_metadata(client, 0, NULL, &metadata, timeout_ms);
+    if (!failed)
+        rd_kafka_metadata_destroy(metadata);
+    return failed;
+}
+
 int32_t kafka_partitions(const struct rd_kafka_metadata *metadata, const char *topic)
 {
     for (int i = 0; i < metadata->topic_cnt; i++) {

@@ -38,6 +38,10 @@ rd_kafka_t *kafka_ruler(const char *const *properties, size_t count, struct erro
 /* All topics of the cluster: rd_kafka_metadata_destroy. NULL with `error` ("cannot reach 127.0.0.1:9092 after 10 s: ..."). */
 const struct rd_kafka_metadata *kafka_metadata(rd_kafka_t *client, int64_t timeout_ms, struct error *error);
 
+/* Makes a handle know the topics that it was given with rd_kafka_topic_new: else they wait up to a second for librdkafka's
+ * timer. */
+rd_kafka_resp_err_t kafka_learn(rd_kafka_t *client, int timeout_ms);
+
 /* Partitions of a topic in it; -1 = there is no such topic. */
 int32_t kafka_partitions(const struct rd_kafka_metadata *metadata, const char *topic);
 

@@ -361,14 +361,8 @@ bool log_commit_serve(struct log *log)
 {
     struct failure failure = {.kind = FAILURE_NONE};
     int64_t began_us = clock_mono_us();
-    if (log->producer_state != PRODUCER_READY || began_us < log->commit_retry_us)
+    if (log->producer_state != PRODUCER_READY || log->tainted || began_us < log->commit_retry_us)
         return false;
-    /* ▲ librdkafka repeats TxnOffsetCommit and EndTxn by itself and reports success; a late copy of either can then hit this
-     * producer's next transaction (KAFKA-17754). A new one has another epoch, and the copies are refused. */
-    if (log->tainted) {
-        log_producer_discard(log, false);
-        return false;
-    }
     if (form(log) == 0)
         return false;
     log->report_failed = RD_KAFKA_RESP_ERR_NO_ERROR;

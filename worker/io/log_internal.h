@@ -28,7 +28,7 @@
 #define LOG_WAITING_BYTES_MAX (64 * 1024 * 1024) /* finished and not committed; above it no step events are fetched */
 #define LOG_BURST_WORKS_MAX 5000                 /* of one transaction */
 #define LOG_BURST_BYTES_MAX (8 * 1024 * 1024)
-#define LOG_BATCH_MAX 128   /* messages taken from one queue at a time */
+#define LOG_BATCH_MAX 512   /* messages taken from one queue at a time */
 #define LOG_RELEASE_MS 1000 /* how long the loop has to answer LOG_REVOKED */
 #define LOG_LEAVE_MS 4000   /* how long a revoke may take in all */
 #define LOG_LOUD_MS 10000   /* how often a partition that is not served is complained about */
@@ -71,7 +71,7 @@ struct log_partition {
     bool released;    /* and has handed over the last of it */
     int64_t retry_us; /* STAGE_BARRIER, STAGE_UNSERVED: when to ask (again) */
     int64_t loud_us;  /* when to complain again */
-    char why[256];    /* STAGE_UNSERVED */
+    char why[512];    /* STAGE_UNSERVED */
 
     rd_kafka_queue_t *queue; /* split off the consumer's; NULL until it is assigned */
     int64_t base, seq;       /* the committed offset and its commit_seq */

@@ -62,10 +62,8 @@ static bool create(struct log *log, struct error *error)
     return log->producer != NULL;
 }
 
-/* A topic that the producer has not heard of yet waits up to a second for librdkafka's timer. */
 rd_kafka_resp_err_t log_producer_topics(struct log *log)
 {
-    const struct rd_kafka_metadata *metadata = NULL;
     bool any = false;
     for (size_t i = 0; i < log->topics_count && log->producer != NULL; i++) {
         struct log_topic *topic = log->topics[i];
@@ -74,13 +72,7 @@ rd_kafka_resp_err_t log_producer_topics(struct log *log)
         topic->handle = rd_kafka_topic_new(log->producer, topic->name, NULL);
         any = true;
     }
-    if (!any)
-        return RD_KAFKA_RESP_ERR_NO_ERROR;
-    /* Of all topics that it has a handle of. */
-    rd_kafka_resp_err_t failed = rd_kafka_metadata(log->producer, 0, NULL, &metadata, WARM_UP_MS);
-    if (!failed)
-        rd_kafka_metadata_destroy(metadata);
-    return failed;
+    return any ? kafka_learn(log->producer, WARM_UP_MS) : RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
 /*
@@ -255,6 +247,10 @@ void log_producer_serve(struct log *log)
     struct error error;
     if (log->producer_state == PRODUCER_READY) {
         rd_kafka_poll(log->producer, 0);
+        /* ▲ librdkafka repeats TxnOffsetCommit and EndTxn by itself and reports success; a late copy of either can then hit
+         * this producer's next transaction (KAFKA-17754). A new one has another epoch, and the copies are refused. */
+        if (log->tainted)
+            log_producer_discard(log, false);
         return;
     }
     if (clock_mono_us() < log->producer_retry_us)

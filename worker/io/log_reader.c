@@ -29,6 +29,7 @@ bool log_reader_open(struct log *log, struct error *error)
     rd_kafka_queue_io_event_enable(log->reader_queue, log->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     log->control = rd_kafka_topic_new(log->reader, log_topic_find(log, TOPIC_CONTROL, STR_NONE)->name, NULL);
     log->waiting = rd_kafka_topic_new(log->reader, log_topic_find(log, TOPIC_WAITING, STR_NONE)->name, NULL);
+    kafka_learn(log->reader, LOG_SLICE_MS);
     if (log->control == NULL || log->waiting == NULL ||
         rd_kafka_consume_start_queue(log->control, 0, RD_KAFKA_OFFSET_BEGINNING, log->reader_queue) != 0)
         return error_set(error, ERROR_FATAL, "cannot read %s.control: %s", log->name_space,
@@ -143,7 +144,7 @@ static void waiting_record(struct log *log, struct log_partition *partition, con
 {
     partition->waiting_reached = message->offset + 1;
     if (message->offset >= partition->waiting_end)
-        return; /* written since: by whoever is fenced as soon as we commit, or by a transaction that is not ours */
+        return; /* nobody but this partition's owner writes there, and that is us by now */
     struct log_event *event = log_event_of(LOG_WAITING_ROW, message);
     event->topic = partition->of->topic;
     event->topic_name = partition->of->name;

@@ -21,6 +21,7 @@
 
 #define UNSTABLE_RETRY_US 20000
 #define ERROR_RETRY_US 200000
+#define LEAVE_LOOK_US 10000 /* no event tells that a producer may be tried again */
 
 /* ---- the table ---- */
 
@@ -82,17 +83,22 @@ void log_partitions_free(struct log *log)
     log->partitions_count = log->partitions_capacity = 0;
 }
 
-void log_unserve(struct log_partition *partition, const char *why)
+static void complain(struct log_partition *partition)
 {
     int64_t now_us = clock_mono_us();
-    partition->stage = STAGE_UNSERVED;
-    snprintf(partition->why, sizeof partition->why, "%s", why);
-    partition->retry_us = now_us + LOG_LOUD_MS * 1000;
     if (now_us < partition->loud_us)
         return;
     partition->loud_us = now_us + LOG_LOUD_MS * 1000;
     LOG_ERROR("partition.not_served", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
               LOG_S("reason", partition->why));
+}
+
+void log_unserve(struct log_partition *partition, const char *why)
+{
+    partition->stage = STAGE_UNSERVED;
+    partition->retry_us = clock_mono_us() + LOG_LOUD_MS * 1000;
+    snprintf(partition->why, sizeof partition->why, "%s", why);
+    complain(partition);
 }
 
 /* ---- assign ---- */
@@ -133,6 +139,8 @@ static void ask(struct log *log)
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
+        if (partition->stage == STAGE_UNSERVED)
+            complain(partition);
         partition->asked = is_due(partition, now_us);
         if (partition->asked)
             rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number);
@@ -327,7 +335,7 @@ void log_leave_all(struct log *log)
         if (!busy && !waiting && !log_commit_pending(log))
             break;
         if (!busy)
-            log_sleep(log, log_commit_pending(log) ? log->commit_retry_us : waiting ? release_us : 0);
+            log_sleep(log, clock_mono_us() + LEAVE_LOOK_US);
     }
     if (!all_released(log))
         LOG_WARN("release.late", LOG_I("ms", LOG_RELEASE_MS));

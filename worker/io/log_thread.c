@@ -17,7 +17,7 @@
 #include "worker/io/kafka_config.h"
 #include "worker/io/log_internal.h"
 
-#define COMMANDS_MAX 1024 /* taken from the ring in one turn */
+#define COMMANDS_MAX LOG_BURST_WORKS_MAX /* taken from the ring in one turn */
 #define SLEEP_MAX_US 100000
 
 /* ---- events to the loop ---- */
@@ -319,8 +319,10 @@ static int64_t next_due_us(const struct log *log)
         if (partition->stage == STAGE_BARRIER && !log->barrier_asked && partition->retry_us < due)
             due = partition->retry_us;
     }
-    if (log_commit_pending(log) && log->commit_retry_us < due)
-        due = log->commit_retry_us;
+    bool ready = log->producer_state == PRODUCER_READY && !log->tainted;
+    int64_t commit_us = ready ? log->commit_retry_us : log->producer_retry_us;
+    if ((log_commit_pending(log) || !ready) && commit_us < due)
+        due = commit_us;
     return due;
 }
 

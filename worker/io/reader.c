@@ -145,6 +145,7 @@ static bool start(struct reader *reader, const char *topic, const rd_kafka_topic
 {
     reader->topic = rd_kafka_topic_new(reader->consumer, topic, NULL);
     reader->last = reader->first - 1;
+    kafka_learn(reader->consumer, METADATA_TIMEOUT_MS);
     for (int i = 0; i < list->cnt; i++) {
         int32_t partition = list->elems[i].partition;
         reader->parts[partition].reached = list->elems[i].offset;

@@ -35,6 +35,7 @@ struct reader_record {
 };
 enum reader_got { READER_RECORD, READER_END, READER_TIMEOUT, READER_ERROR };
 /* READER_END: all partitions were read to the high watermark as of reader_start (following goes on after it). */
-enum reader_got reader_next(struct reader *reader, int64_t timeout_ms, struct reader_record *record, struct error *error);
+enum reader_got reader_next(struct reader *reader, int64_t timeout_ms, struct reader_record *record,
+                            struct error *error);
 
 #endif
