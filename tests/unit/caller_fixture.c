@@ -15,10 +15,10 @@
 
 #define TAG 7
 
-int fixture_epoll_fd;
-struct caller *fixture_caller;
+int caller_fixture_epoll_fd;
+struct caller *caller_fixture_caller;
 
-void fixture_done(void *context, const struct http_answer *answer)
+void caller_fixture_done(void *context, const struct http_answer *answer)
 {
     struct ended *ended = context;
 
@@ -29,47 +29,48 @@ void fixture_done(void *context, const struct http_answer *answer)
     (void)snprintf(ended->reason, sizeof ended->reason, "%s", answer->reason == NULL ? "" : answer->reason);
     caller_cancel(ended->cancel);
     if (ended->again != NULL)
-        assert_non_null(caller_start(fixture_caller, ended->again, fixture_done, ended->again_ended, NULL));
+        assert_non_null(
+            caller_start(caller_fixture_caller, ended->again, caller_fixture_done, ended->again_ended, NULL));
 }
 
-int64_t fixture_mono_ms(void)
+int64_t caller_fixture_mono_ms(void)
 {
     return clock_mono_us() / 1000;
 }
 
-void fixture_turn(int64_t wait_ms_max)
+void caller_fixture_turn(int64_t wait_ms_max)
 {
-    int64_t due_ms = caller_tick(fixture_caller, fixture_mono_ms());
-    int64_t wait_ms = due_ms == INT64_MAX ? wait_ms_max : due_ms - fixture_mono_ms();
+    int64_t due_ms = caller_tick(caller_fixture_caller, caller_fixture_mono_ms());
+    int64_t wait_ms = due_ms == INT64_MAX ? wait_ms_max : due_ms - caller_fixture_mono_ms();
     struct epoll_event events[16];
     int count;
 
     wait_ms = wait_ms < 0 ? 0 : wait_ms > wait_ms_max ? wait_ms_max : wait_ms;
-    count = epoll_wait(fixture_epoll_fd, events, 16, (int)wait_ms);
+    count = epoll_wait(caller_fixture_epoll_fd, events, 16, (int)wait_ms);
     for (int i = 0; i < count; i++) {
         assert_int_equal(events[i].data.u64 >> 32, TAG);
-        caller_ready(fixture_caller, (int)(uint32_t)events[i].data.u64, events[i].events);
+        caller_ready(caller_fixture_caller, (int)(uint32_t)events[i].data.u64, events[i].events);
     }
 }
 
-void fixture_run_until(const struct ended *ended)
+void caller_fixture_run_until(const struct ended *ended)
 {
-    int64_t end_ms = fixture_mono_ms() + 20000;
+    int64_t end_ms = caller_fixture_mono_ms() + 20000;
 
     while (ended->times == 0) {
-        if (fixture_mono_ms() > end_ms)
+        if (caller_fixture_mono_ms() > end_ms)
             fail_msg("no answer after 20 s");
-        fixture_turn(20); /* short: the answer may have come from within the tick */
+        caller_fixture_turn(20); /* short: the answer may have come from within the tick */
     }
 }
 
-void fixture_run_for(int64_t ms)
+void caller_fixture_run_for(int64_t ms)
 {
-    for (int64_t end_ms = fixture_mono_ms() + ms; fixture_mono_ms() < end_ms;)
-        fixture_turn(end_ms - fixture_mono_ms());
+    for (int64_t end_ms = caller_fixture_mono_ms() + ms; caller_fixture_mono_ms() < end_ms;)
+        caller_fixture_turn(end_ms - caller_fixture_mono_ms());
 }
 
-struct http_request fixture_request(const char *url, bool write)
+struct http_request caller_fixture_request(const char *url, bool write)
 {
     return (struct http_request){
         .method = write ? STR("POST") : STR("GET"),
@@ -82,10 +83,10 @@ struct http_request fixture_request(const char *url, bool write)
     };
 }
 
-struct caller_call *fixture_start(const struct http_request *request, struct ended *ended)
+struct caller_call *caller_fixture_start(const struct http_request *request, struct ended *ended)
 {
     struct error error = {0};
-    struct caller_call *call = caller_start(fixture_caller, request, fixture_done, ended, &error);
+    struct caller_call *call = caller_start(caller_fixture_caller, request, caller_fixture_done, ended, &error);
 
     if (call == NULL)
         fail_msg("%s", error.text);
@@ -93,41 +94,41 @@ struct caller_call *fixture_start(const struct http_request *request, struct end
     return call;
 }
 
-struct ended fixture_call(const struct http_request *request)
+struct ended caller_fixture_call(const struct http_request *request)
 {
     struct ended ended = {0};
 
-    (void)fixture_start(request, &ended);
-    fixture_run_until(&ended);
+    (void)caller_fixture_start(request, &ended);
+    caller_fixture_run_until(&ended);
     assert_int_equal(ended.times, 1);
     return ended;
 }
 
-void fixture_open(const struct caller_settings *settings)
+void caller_fixture_open(const struct caller_settings *settings)
 {
     struct error error = {0};
 
-    if (fixture_caller != NULL)
-        (void)fixture_tear_down(NULL);
-    fixture_epoll_fd = epoll_create1(0);
-    fixture_caller = caller_open(settings, fixture_epoll_fd, TAG, &error);
-    if (fixture_caller == NULL)
+    if (caller_fixture_caller != NULL)
+        (void)caller_fixture_tear_down(NULL);
+    caller_fixture_epoll_fd = epoll_create1(0);
+    caller_fixture_caller = caller_open(settings, caller_fixture_epoll_fd, TAG, &error);
+    if (caller_fixture_caller == NULL)
         fail_msg("%s", error.text);
 }
 
-int fixture_set_up(void **state)
+int caller_fixture_set_up(void **state)
 {
     (void)state;
     http_server_reset();
-    fixture_open(&(struct caller_settings){0});
+    caller_fixture_open(&(struct caller_settings){0});
     return 0;
 }
 
-int fixture_tear_down(void **state)
+int caller_fixture_tear_down(void **state)
 {
     (void)state;
-    caller_close(fixture_caller);
-    fixture_caller = NULL;
-    (void)close(fixture_epoll_fd);
+    caller_close(caller_fixture_caller);
+    caller_fixture_caller = NULL;
+    (void)close(caller_fixture_epoll_fd);
     return 0;
 }

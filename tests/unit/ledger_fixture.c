@@ -18,12 +18,12 @@ struct ledger *worker[WORKERS_MAX];
 
 static int epoll_fd = -1;
 
-int64_t fixture_mono_ms(void)
+int64_t ledger_fixture_mono_ms(void)
 {
     return clock_mono_us() / 1000;
 }
 
-void fixture_open(int index, struct ledger_settings settings)
+void ledger_fixture_open(int index, struct ledger_settings settings)
 {
     struct error error = {0};
 
@@ -39,50 +39,50 @@ void fixture_open(int index, struct ledger_settings settings)
         fail_msg("%s", error.text);
 }
 
-void fixture_close(int index)
+void ledger_fixture_close(int index)
 {
     ledger_close(worker[index]);
     worker[index] = NULL;
 }
 
-void fixture_worker(int index, const char *slot, const char *holder)
+void ledger_fixture_worker(int index, const char *slot, const char *holder)
 {
-    fixture_open(index, (struct ledger_settings){.slot = slot, .holder = holder});
-    assert_true(fixture_wait_up(index, true));
+    ledger_fixture_open(index, (struct ledger_settings){.slot = slot, .holder = holder});
+    assert_true(ledger_fixture_wait_up(index, true));
 }
 
-int fixture_set_up(void **state)
+int ledger_fixture_set_up(void **state)
 {
     (void)state;
     logline_level(LOGLINE_ERROR);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     (void)redis_server_ask("FLUSHALL");
-    fixture_worker(0, "a", "a:1");
-    fixture_worker(1, "b", "b:1");
+    ledger_fixture_worker(0, "a", "a:1");
+    ledger_fixture_worker(1, "b", "b:1");
     return 0;
 }
 
-int fixture_tear_down(void **state)
+int ledger_fixture_tear_down(void **state)
 {
     (void)state;
     for (int i = 0; i < WORKERS_MAX; i++)
-        fixture_close(i);
+        ledger_fixture_close(i);
     (void)close(epoll_fd);
     return 0;
 }
 
-void fixture_turn(int64_t wait_ms_max)
+void ledger_fixture_turn(int64_t wait_ms_max)
 {
     struct epoll_event events[16];
-    int64_t due_ms = fixture_mono_ms() + wait_ms_max, wait_ms;
+    int64_t due_ms = ledger_fixture_mono_ms() + wait_ms_max, wait_ms;
     int count;
 
     for (int i = 0; i < WORKERS_MAX; i++) {
-        int64_t wanted_ms = worker[i] == NULL ? INT64_MAX : ledger_tick(worker[i], fixture_mono_ms());
+        int64_t wanted_ms = worker[i] == NULL ? INT64_MAX : ledger_tick(worker[i], ledger_fixture_mono_ms());
 
         due_ms = wanted_ms < due_ms ? wanted_ms : due_ms;
     }
-    wait_ms = due_ms - fixture_mono_ms();
+    wait_ms = due_ms - ledger_fixture_mono_ms();
     count = epoll_wait(epoll_fd, events, 16, wait_ms < 0 ? 0 : (int)wait_ms);
     for (int i = 0; i < count; i++) {
         struct ledger *ready = worker[(events[i].data.u64 >> 32) - 1];
@@ -92,20 +92,21 @@ void fixture_turn(int64_t wait_ms_max)
     }
 }
 
-void fixture_run_for(int64_t ms)
+void ledger_fixture_run_for(int64_t ms)
 {
-    for (int64_t end_ms = fixture_mono_ms() + ms; fixture_mono_ms() < end_ms;)
-        fixture_turn(end_ms - fixture_mono_ms());
+    for (int64_t end_ms = ledger_fixture_mono_ms() + ms; ledger_fixture_mono_ms() < end_ms;)
+        ledger_fixture_turn(end_ms - ledger_fixture_mono_ms());
 }
 
-bool fixture_wait_up(int index, bool up)
+bool ledger_fixture_wait_up(int index, bool up)
 {
-    for (int64_t end_ms = fixture_mono_ms() + 10000; fixture_mono_ms() < end_ms && ledger_up(worker[index]) != up;)
-        fixture_turn(20);
+    for (int64_t end_ms = ledger_fixture_mono_ms() + 10000;
+         ledger_fixture_mono_ms() < end_ms && ledger_up(worker[index]) != up;)
+        ledger_fixture_turn(20);
     return ledger_up(worker[index]) == up;
 }
 
-void fixture_told(void *context, const struct ledger_answer *answer)
+void ledger_fixture_told(void *context, const struct ledger_answer *answer)
 {
     struct told *told = context;
 
@@ -122,12 +123,12 @@ void fixture_told(void *context, const struct ledger_answer *answer)
     (void)snprintf(told->reason, sizeof told->reason, "%.*s", STR_ARG(answer->reason));
 }
 
-void fixture_run_until(const struct told *told)
+void ledger_fixture_run_until(const struct told *told)
 {
-    for (int64_t end_ms = fixture_mono_ms() + 20000; told->times == 0;) {
-        if (fixture_mono_ms() > end_ms)
+    for (int64_t end_ms = ledger_fixture_mono_ms() + 20000; told->times == 0;) {
+        if (ledger_fixture_mono_ms() > end_ms)
             fail_msg("not told within 20 s");
-        fixture_turn(20);
+        ledger_fixture_turn(20);
     }
 }
 
@@ -145,7 +146,7 @@ static struct told finish(const struct ledger_op *op, struct told *told)
 {
     assert_non_null(op);
     assert_int_equal(told->times, 0); /* never from within */
-    fixture_run_until(told);
+    ledger_fixture_run_until(told);
     assert_int_equal(told->times, 1);
     return *told;
 }
@@ -155,7 +156,7 @@ struct told reserve_suspect(int index, const char *key, int64_t timeout_ms, cons
     struct told told = {0};
 
     return finish(ledger_reserve(worker[index], str_of(key), timeout_ms, incarnation != NULL, str_of(incarnation),
-                                 fixture_told, &told),
+                                 ledger_fixture_told, &told),
                   &told);
 }
 
@@ -168,19 +169,20 @@ struct told takeover(int index, const char *key, int64_t timeout_ms)
 {
     struct told told = {0};
 
-    return finish(ledger_takeover(worker[index], str_of(key), timeout_ms, fixture_told, &told), &told);
+    return finish(ledger_takeover(worker[index], str_of(key), timeout_ms, ledger_fixture_told, &told), &told);
 }
 
 struct told complete(int index, const char *key, int64_t fence, const char *result)
 {
     struct told told = {0};
 
-    return finish(ledger_complete(worker[index], str_of(key), fence, str_of(result), fixture_told, &told), &told);
+    return finish(ledger_complete(worker[index], str_of(key), fence, str_of(result), ledger_fixture_told, &told),
+                  &told);
 }
 
 struct told lease(int index, const char *key)
 {
     struct told told = {0};
 
-    return finish(ledger_lease(worker[index], str_of(key), fixture_told, &told), &told);
+    return finish(ledger_lease(worker[index], str_of(key), ledger_fixture_told, &told), &told);
 }

@@ -11,19 +11,19 @@
 extern struct ledger *worker[WORKERS_MAX]; /* NULL = not open */
 
 /* Holder "HOLDER" in slot "SLOT"; waits until it is up. */
-void fixture_worker(int index, const char *slot, const char *holder);
+void ledger_fixture_worker(int index, const char *slot, const char *holder);
 /* The same, with settings of one's own; does not wait. `address` NULL: the server's. */
-void fixture_open(int index, struct ledger_settings settings);
-void fixture_close(int index);
+void ledger_fixture_open(int index, struct ledger_settings settings);
+void ledger_fixture_close(int index);
 
 /* Empties the server and opens workers 0 (a:1) and 1 (b:1). */
-int fixture_set_up(void **state);
-int fixture_tear_down(void **state);
+int ledger_fixture_set_up(void **state);
+int ledger_fixture_tear_down(void **state);
 
-int64_t fixture_mono_ms(void);
-void fixture_turn(int64_t wait_ms_max); /* one turn of a loop as the worker's, for all of them */
-void fixture_run_for(int64_t ms);
-bool fixture_wait_up(int index, bool up); /* up to 10 s */
+int64_t ledger_fixture_mono_ms(void);
+void ledger_fixture_turn(int64_t wait_ms_max); /* one turn of a loop as the worker's, for all of them */
+void ledger_fixture_run_for(int64_t ms);
+bool ledger_fixture_wait_up(int index, bool up); /* up to 10 s */
 
 /* What an operation was told. */
 struct told {
@@ -34,8 +34,8 @@ struct told {
     size_t result_size;
     uint64_t result_sum; /* of all its bytes */
 };
-void fixture_told(void *context, const struct ledger_answer *answer); /* context: struct told */
-void fixture_run_until(const struct told *told);
+void ledger_fixture_told(void *context, const struct ledger_answer *answer); /* context: struct told */
+void ledger_fixture_run_until(const struct told *told);
 
 /* Fails the test, at the caller's line, when another verdict came. */
 #define expect(told_, verdict_) expect_verdict((told_), (verdict_), __FILE__, __LINE__)

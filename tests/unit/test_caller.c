@@ -16,12 +16,12 @@
 #include "worker/io/caller_easy.h"
 #include "worker/io/clock.h"
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, caller_fixture_set_up, caller_fixture_tear_down)
 
 static void test_answers(void **state)
 {
-    struct http_request request = fixture_request(http_server_url("/ok"), false);
-    struct ended ended = fixture_call(&request);
+    struct http_request request = caller_fixture_request(http_server_url("/ok"), false);
+    struct ended ended = caller_fixture_call(&request);
 
     (void)state;
     assert_int_equal(ended.answer.end, HTTP_ANSWERED);
@@ -30,7 +30,7 @@ static void test_answers(void **state)
     assert_string_equal(ended.type, "application/json");
     assert_null(ended.answer.reason);
     assert_int_equal(http_server_received("/ok"), 1);
-    assert_int_equal(caller_in_flight(fixture_caller), 0);
+    assert_int_equal(caller_in_flight(caller_fixture_caller), 0);
 }
 
 static void test_sends_what_was_asked(void **state)
@@ -44,14 +44,14 @@ static void test_sends_what_was_asked(void **state)
     (void)state;
     for (size_t i = 0; i < 5; i++) {
         for (int with_body = 0; with_body < 2; with_body++) {
-            struct http_request request = fixture_request(http_server_url("/echo?x=%2F..%2F/../y"), false);
+            struct http_request request = caller_fixture_request(http_server_url("/echo?x=%2F..%2F/../y"), false);
             char line[100];
 
             request.method = str_of(methods[i]);
             request.body = with_body ? STR("{\"b\":\"\\u0000\"}") : STR_NONE;
             request.headers = headers;
             request.headers_count = 3;
-            ended = fixture_call(&request);
+            ended = caller_fixture_call(&request);
             assert_int_equal(ended.answer.status, 200);
             (void)snprintf(line, sizeof line, "%s /echo?x=%%2F..%%2F/../y HTTP/1.1\r\n", methods[i]);
             assert_memory_equal(ended.body, line, strlen(line));
@@ -85,8 +85,8 @@ static void test_cut_connections(void **state)
 
             http_server_reset();
             http_server_cut_at_accept(strcmp(cases[i].path, "/cut/accept") == 0);
-            request = fixture_request(http_server_url(cases[i].path), write);
-            ended = fixture_call(&request);
+            request = caller_fixture_request(http_server_url(cases[i].path), write);
+            ended = caller_fixture_call(&request);
             /* A reset may come so early that connecting itself fails: then surely nothing was sent. */
             if (ended.answer.end != cases[i].end && !(i == 0 && ended.answer.end == HTTP_NOT_SENT))
                 fail_msg("%s: end %d, \"%s\"", cases[i].path, ended.answer.end, ended.reason);
@@ -98,8 +98,8 @@ static void test_cut_connections(void **state)
 
 static void test_nobody_listens(void **state)
 {
-    struct http_request request = fixture_request(http_server_closed_url("/x?key=SECRETQUERY"), true);
-    struct ended ended = fixture_call(&request);
+    struct http_request request = caller_fixture_request(http_server_closed_url("/x?key=SECRETQUERY"), true);
+    struct ended ended = caller_fixture_call(&request);
 
     (void)state;
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
@@ -110,20 +110,21 @@ static void test_nobody_listens(void **state)
 /* libcurl repeats a request by itself when a reused connection turns out dead. A write must not go out twice. */
 static void test_stale_connection(void **state)
 {
-    struct http_request read = fixture_request(http_server_url("/stale"), false);
-    struct http_request write = fixture_request(http_server_url("/stale"), true);
+    struct http_request read = caller_fixture_request(http_server_url("/stale"), false);
+    struct http_request write = caller_fixture_request(http_server_url("/stale"), true);
     struct ended ended;
 
     (void)state;
-    assert_int_equal(fixture_call(&read).answer.end, HTTP_ANSWERED); /* first on its connection: answered, kept alive */
-    ended = fixture_call(&read);                                     /* second on it: read, then cut */
+    assert_int_equal(caller_fixture_call(&read).answer.end,
+                     HTTP_ANSWERED);    /* first on its connection: answered, kept alive */
+    ended = caller_fixture_call(&read); /* second on it: read, then cut */
     assert_int_equal(ended.answer.end, HTTP_ANSWERED);
     assert_int_equal(http_server_received("/stale"),
                      3); /* so libcurl did send the second one again: the hazard is real */
-    assert_int_equal(fixture_call(&write).answer.end,
+    assert_int_equal(caller_fixture_call(&write).answer.end,
                      HTTP_ANSWERED); /* there is an idle connection now: not used by a write */
     assert_int_equal(http_server_received("/stale"), 4);
-    assert_int_equal(fixture_call(&write).answer.end, HTTP_ANSWERED);
+    assert_int_equal(caller_fixture_call(&write).answer.end, HTTP_ANSWERED);
     assert_int_equal(http_server_received("/stale"), 5);
 }
 
@@ -131,7 +132,7 @@ static void test_stale_connection(void **state)
 static void test_second_sending_is_refused(void **state)
 {
     struct caller_easy easy;
-    struct http_request write = fixture_request(http_server_url("/stale"), true);
+    struct http_request write = caller_fixture_request(http_server_url("/stale"), true);
     struct http_answer answer;
     const struct caller_settings settings = {.connect_timeout_ms = 1000};
     CURLcode code;
@@ -152,11 +153,11 @@ static void test_second_sending_is_refused(void **state)
 
 static void test_reads_keep_alive(void **state)
 {
-    struct http_request read = fixture_request(http_server_url("/ok"), false);
+    struct http_request read = caller_fixture_request(http_server_url("/ok"), false);
 
     (void)state;
     for (int i = 0; i < 5; i++)
-        assert_int_equal(fixture_call(&read).answer.status, 200);
+        assert_int_equal(caller_fixture_call(&read).answer.status, 200);
     assert_int_equal(http_server_connections(), 1);
 }
 
@@ -168,18 +169,19 @@ static void test_answers_are_bounded(void **state)
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         for (int write = 0; write < 2; write++) {
-            struct http_request request = fixture_request(http_server_url(paths[i]), write);
+            struct http_request request = caller_fixture_request(http_server_url(paths[i]), write);
 
-            ended = fixture_call(&request);
+            ended = caller_fixture_call(&request);
             assert_int_equal(ended.answer.end, HTTP_TOO_LARGE);
             assert_int_equal(ended.answer.status, 200);
             assert_string_equal(ended.reason, "the answer is over 1000 bytes");
         }
     }
     for (size_t i = 0; i < 2; i++) {
-        struct http_request request = fixture_request(http_server_url(i == 0 ? "/size/1000" : "/chunked/1000"), false);
+        struct http_request request = caller_fixture_request(http_server_url(i == 0 ? "/size/1000" : "/chunked/1000"),
+                                                             false);
 
-        ended = fixture_call(&request);
+        ended = caller_fixture_call(&request);
         assert_int_equal(ended.answer.end, HTTP_ANSWERED);
         assert_int_equal(ended.answer.body.size, 1000);
     }
@@ -187,8 +189,8 @@ static void test_answers_are_bounded(void **state)
 
 static void test_redirects_are_not_followed(void **state)
 {
-    struct http_request request = fixture_request(http_server_url("/redirect"), true);
-    struct ended ended = fixture_call(&request);
+    struct http_request request = caller_fixture_request(http_server_url("/redirect"), true);
+    struct ended ended = caller_fixture_call(&request);
 
     (void)state;
     assert_int_equal(ended.answer.status, 302);
@@ -215,8 +217,8 @@ static void test_retry_after(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct http_request request = fixture_request(http_server_url(cases[i].path), false);
-        struct ended ended = fixture_call(&request);
+        struct http_request request = caller_fixture_request(http_server_url(cases[i].path), false);
+        struct ended ended = caller_fixture_call(&request);
 
         assert_int_equal(ended.answer.status, 429);
         assert_in_range(ended.answer.retry_after_ms, cases[i].low_ms, cases[i].high_ms);
@@ -266,7 +268,7 @@ static void test_cannot_be_formed(void **state)
 
     (void)state;
     for (size_t i = 0; i < 8; i++)
-        requests[i] = fixture_request(http_server_url("/ok"), false);
+        requests[i] = caller_fixture_request(http_server_url("/ok"), false);
     requests[0].url = STR("file:///etc/passwd");
     requests[1].url = STR("gopher://127.0.0.1/x");
     requests[2].url = STR("127.0.0.1/SECRET");
@@ -279,11 +281,11 @@ static void test_cannot_be_formed(void **state)
     requests[7].headers_count = 1;
     for (size_t i = 0; i < 8; i++) {
         error = (struct error){0};
-        assert_null(caller_start(fixture_caller, &requests[i], fixture_done, NULL, &error));
+        assert_null(caller_start(caller_fixture_caller, &requests[i], caller_fixture_done, NULL, &error));
         assert_int_equal(error.class, ERROR_POISON);
         assert_null(strstr(error.text, "SECRET"));
     }
-    assert_int_equal(caller_in_flight(fixture_caller), 0);
+    assert_int_equal(caller_in_flight(caller_fixture_caller), 0);
 }
 
 int main(void)

@@ -16,20 +16,20 @@
 #include "worker/io/caller_easy.h"
 #include "worker/io/clock.h"
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, caller_fixture_set_up, caller_fixture_tear_down)
 
 static void test_no_answer_in_time(void **state)
 {
     for (int write = 0; write < 2; write++) {
-        struct http_request request = fixture_request(http_server_url("/silent"), write);
-        int64_t began_ms = fixture_mono_ms();
+        struct http_request request = caller_fixture_request(http_server_url("/silent"), write);
+        int64_t began_ms = caller_fixture_mono_ms();
         struct ended ended;
 
         (void)state;
         request.timeout_ms = 200;
-        ended = fixture_call(&request);
+        ended = caller_fixture_call(&request);
         assert_int_equal(ended.answer.end, HTTP_UNKNOWN);
-        assert_in_range(fixture_mono_ms() - began_ms, 195, 2000);
+        assert_in_range(caller_fixture_mono_ms() - began_ms, 195, 2000);
         assert_in_range(ended.answer.duration_ms, 195, 2000);
         assert_string_equal(ended.reason, "no whole answer within 200 ms");
     }
@@ -37,12 +37,12 @@ static void test_no_answer_in_time(void **state)
 
 static void test_dripping_answer(void **state)
 {
-    struct http_request request = fixture_request(http_server_url("/drip"), true);
+    struct http_request request = caller_fixture_request(http_server_url("/drip"), true);
     struct ended ended;
 
     (void)state;
     request.timeout_ms = 300;
-    ended = fixture_call(&request);
+    ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_UNKNOWN);
     assert_int_equal(ended.answer.status, 200);
 }
@@ -50,38 +50,38 @@ static void test_dripping_answer(void **state)
 static void test_no_connection_in_time(void **state)
 {
     for (int write = 0; write < 2; write++) {
-        struct http_request request = fixture_request(http_server_full_url("/x"), write);
+        struct http_request request = caller_fixture_request(http_server_full_url("/x"), write);
         struct ended ended;
 
         (void)state;
         request.timeout_ms = 200;
-        ended = fixture_call(&request);
+        ended = caller_fixture_call(&request);
         assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
     }
 }
 
 static void test_connect_timeout(void **state)
 {
-    struct http_request request = fixture_request(http_server_full_url("/x"), false);
-    int64_t began_ms = fixture_mono_ms();
+    struct http_request request = caller_fixture_request(http_server_full_url("/x"), false);
+    int64_t began_ms = caller_fixture_mono_ms();
     struct ended ended;
 
     (void)state;
-    fixture_open(&(struct caller_settings){.connect_timeout_ms = 150});
-    ended = fixture_call(&request);
+    caller_fixture_open(&(struct caller_settings){.connect_timeout_ms = 150});
+    ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
-    assert_in_range(fixture_mono_ms() - began_ms, 145, 2000);
+    assert_in_range(caller_fixture_mono_ms() - began_ms, 145, 2000);
 }
 
 /* Past its limit a write is not sent, although the connection stands. */
 static void test_too_late_to_send(void **state)
 {
-    struct http_request request = fixture_request(http_server_url("/ok"), true);
+    struct http_request request = caller_fixture_request(http_server_url("/ok"), true);
     struct ended ended;
 
     (void)state;
     request.send_until_boot_ms = clock_boot_ms() - 1;
-    ended = fixture_call(&request);
+    ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
     assert_non_null(strstr(ended.reason, "too late"));
     assert_int_equal(http_server_received("/ok"), 0);
@@ -90,37 +90,37 @@ static void test_too_late_to_send(void **state)
 /* Sent at the last moment, a write is given up half its timeout after its limit, not a whole one. */
 static void test_late_write_ends_in_time(void **state)
 {
-    struct http_request request = fixture_request(http_server_url("/silent"), true);
-    int64_t began_ms = fixture_mono_ms();
+    struct http_request request = caller_fixture_request(http_server_url("/silent"), true);
+    int64_t began_ms = caller_fixture_mono_ms();
 
     (void)state;
     request.timeout_ms = 1000;
     request.send_until_boot_ms = clock_boot_ms() + 20;
-    assert_int_equal(fixture_call(&request).answer.end, HTTP_UNKNOWN);
-    assert_in_range(fixture_mono_ms() - began_ms, 500, 800);
+    assert_int_equal(caller_fixture_call(&request).answer.end, HTTP_UNKNOWN);
+    assert_in_range(caller_fixture_mono_ms() - began_ms, 500, 800);
 }
 
 static void test_cancel(void **state)
 {
-    struct http_request silent = fixture_request(http_server_url("/silent"), false);
-    struct http_request ok = fixture_request(http_server_url("/ok"), false);
+    struct http_request silent = caller_fixture_request(http_server_url("/silent"), false);
+    struct http_request ok = caller_fixture_request(http_server_url("/ok"), false);
     struct ended never = {0}, other = {0}, last = {0};
     struct caller_call *calls[3];
 
     (void)state;
     caller_cancel(NULL);
-    calls[0] = fixture_start(&silent, &never);
+    calls[0] = caller_fixture_start(&silent, &never);
     caller_cancel(calls[0]); /* before it began */
-    calls[1] = fixture_start(&silent, &never);
-    fixture_run_for(50);
+    calls[1] = caller_fixture_start(&silent, &never);
+    caller_fixture_run_for(50);
     assert_int_equal(http_server_received("/silent"), 1);
     caller_cancel(calls[1]); /* on its way */
-    calls[2] = fixture_start(&silent, &never);
+    calls[2] = caller_fixture_start(&silent, &never);
     other = (struct ended){.cancel = calls[2], .again = &ok, .again_ended = &last};
-    (void)fixture_start(&ok, &other);
-    fixture_run_until(&last); /* started from within another's end */
-    assert_int_equal(caller_in_flight(fixture_caller), 0);
-    fixture_run_for(50);
+    (void)caller_fixture_start(&ok, &other);
+    caller_fixture_run_until(&last); /* started from within another's end */
+    assert_int_equal(caller_in_flight(caller_fixture_caller), 0);
+    caller_fixture_run_for(50);
     assert_int_equal(never.times, 0);
     assert_int_equal(other.times, 1);
     assert_int_equal(last.times, 1);
@@ -128,36 +128,36 @@ static void test_cancel(void **state)
 
 static void test_close_with_calls_in_flight(void **state)
 {
-    struct http_request silent = fixture_request(http_server_url("/silent"), false);
+    struct http_request silent = caller_fixture_request(http_server_url("/silent"), false);
     struct ended never = {0};
 
     (void)state;
     for (int i = 0; i < 5; i++)
-        (void)fixture_start(&silent, &never);
-    fixture_run_for(30);
-    assert_int_equal(caller_in_flight(fixture_caller), 5);
+        (void)caller_fixture_start(&silent, &never);
+    caller_fixture_run_for(30);
+    assert_int_equal(caller_in_flight(caller_fixture_caller), 5);
 }
 
 /* libcurl gives a request that waits for a free connection no timeout. */
 static void test_queue_has_deadlines(void **state)
 {
-    struct http_request silent = fixture_request(http_server_url("/silent"), false);
-    struct http_request write = fixture_request(http_server_url("/ok"), true);
+    struct http_request silent = caller_fixture_request(http_server_url("/silent"), false);
+    struct http_request write = caller_fixture_request(http_server_url("/ok"), true);
     struct ended first = {0}, second = {0};
 
     (void)state;
-    fixture_open(&(struct caller_settings){.connections_per_host_max = 1});
+    caller_fixture_open(&(struct caller_settings){.connections_per_host_max = 1});
     silent.timeout_ms = 600;
     write.timeout_ms = 200;
-    (void)fixture_start(&silent, &first);
-    fixture_run_for(30);
-    (void)fixture_start(&write, &second);
-    fixture_run_until(&second);
+    (void)caller_fixture_start(&silent, &first);
+    caller_fixture_run_for(30);
+    (void)caller_fixture_start(&write, &second);
+    caller_fixture_run_until(&second);
     assert_int_equal(second.answer.end, HTTP_NOT_SENT);
-    fixture_run_until(&first);
+    caller_fixture_run_until(&first);
     assert_int_equal(http_server_received("/ok"), 0);
     write.timeout_ms = 1000;
-    assert_int_equal(fixture_call(&write).answer.status, 200);
+    assert_int_equal(caller_fixture_call(&write).answer.status, 200);
 }
 
 static void test_many_at_once(void **state)
@@ -166,17 +166,17 @@ static void test_many_at_once(void **state)
     int done = 0;
 
     (void)state;
-    fixture_open(&(struct caller_settings){.connections_max = 20, .connections_per_host_max = 10});
+    caller_fixture_open(&(struct caller_settings){.connections_max = 20, .connections_per_host_max = 10});
     memset(ended, 0, sizeof ended);
     for (size_t i = 0; i < 300; i++) {
-        struct http_request request = fixture_request(http_server_url("/ok"), i % 3 == 0);
+        struct http_request request = caller_fixture_request(http_server_url("/ok"), i % 3 == 0);
 
         request.timeout_ms = 20000;
         request.send_until_boot_ms = clock_boot_ms() + 20000;
-        (void)fixture_start(&request, &ended[i]);
+        (void)caller_fixture_start(&request, &ended[i]);
     }
-    for (int64_t end_ms = fixture_mono_ms() + 20000; done < 300 && fixture_mono_ms() < end_ms;) {
-        fixture_turn(20);
+    for (int64_t end_ms = caller_fixture_mono_ms() + 20000; done < 300 && caller_fixture_mono_ms() < end_ms;) {
+        caller_fixture_turn(20);
         done = 0;
         for (size_t i = 0; i < 300; i++)
             done += ended[i].times;
@@ -191,17 +191,17 @@ static void test_many_at_once(void **state)
 /* The loop sleeps as long as it was told; what starts meanwhile must wake it. */
 static void test_wakes_the_loop(void **state)
 {
-    struct http_request request = fixture_request(http_server_url("/ok"), false);
+    struct http_request request = caller_fixture_request(http_server_url("/ok"), false);
     struct ended ended = {0};
     struct epoll_event event;
 
     (void)state;
-    while (caller_tick(fixture_caller, fixture_mono_ms()) != INT64_MAX)
-        fixture_run_for(10);
-    assert_int_equal(epoll_wait(fixture_epoll_fd, &event, 1, 0), 0);
-    (void)fixture_start(&request, &ended);
-    assert_int_equal(epoll_wait(fixture_epoll_fd, &event, 1, 1000), 1);
-    fixture_run_until(&ended);
+    while (caller_tick(caller_fixture_caller, caller_fixture_mono_ms()) != INT64_MAX)
+        caller_fixture_run_for(10);
+    assert_int_equal(epoll_wait(caller_fixture_epoll_fd, &event, 1, 0), 0);
+    (void)caller_fixture_start(&request, &ended);
+    assert_int_equal(epoll_wait(caller_fixture_epoll_fd, &event, 1, 1000), 1);
+    caller_fixture_run_until(&ended);
 }
 
 /* A resolver that hangs: this definition comes before libc's, also for libcurl. */
@@ -217,22 +217,22 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
 
 static void test_resolver_that_hangs(void **state)
 {
-    struct http_request request = fixture_request("http://hangs.test/x", true);
-    int64_t began_ms = fixture_mono_ms();
+    struct http_request request = caller_fixture_request("http://hangs.test/x", true);
+    int64_t began_ms = caller_fixture_mono_ms();
     struct ended ended;
 
     (void)state;
     request.timeout_ms = 200;
-    ended = fixture_call(&request);
+    ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
-    assert_in_range(fixture_mono_ms() - began_ms, 195, 900); /* the loop was not held up */
-    (void)usleep(1600000);                                   /* let its thread end before the next test */
+    assert_in_range(caller_fixture_mono_ms() - began_ms, 195, 900); /* the loop was not held up */
+    (void)usleep(1600000);                                          /* let its thread end before the next test */
 }
 
 static void test_unknown_host(void **state)
 {
-    struct http_request request = fixture_request("http://user:pass1@nowhere.test/x?SECRET", true);
-    struct ended ended = fixture_call(&request);
+    struct http_request request = caller_fixture_request("http://user:pass1@nowhere.test/x?SECRET", true);
+    struct ended ended = caller_fixture_call(&request);
 
     (void)state;
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
@@ -244,16 +244,16 @@ static void test_unknown_host(void **state)
 /* The environment's proxy is obeyed, but never for this machine's loopback. */
 static void test_proxy(void **state)
 {
-    struct http_request far = fixture_request("http://far.test/ok", false);
-    struct http_request near = fixture_request(http_server_url("/ok"), false);
+    struct http_request far = caller_fixture_request("http://far.test/ok", false);
+    struct http_request near = caller_fixture_request(http_server_url("/ok"), false);
 
     (void)state;
     (void)setenv("http_proxy", http_server_url(""), 1);
-    assert_int_equal(fixture_call(&far).answer.status, 200);
+    assert_int_equal(caller_fixture_call(&far).answer.status, 200);
     assert_int_equal(http_server_received("http://far.test/ok"), 1);
     (void)setenv("http_proxy", http_server_closed_url(""), 1);
-    assert_int_equal(fixture_call(&near).answer.status, 200);
-    assert_int_equal(fixture_call(&far).answer.end, HTTP_NOT_SENT);
+    assert_int_equal(caller_fixture_call(&near).answer.status, 200);
+    assert_int_equal(caller_fixture_call(&far).answer.end, HTTP_NOT_SENT);
     (void)unsetenv("http_proxy");
 }
 
@@ -264,8 +264,8 @@ static void test_plain_server_for_tls(void **state)
 
     (void)state;
     (void)snprintf(url, sizeof url, "https%s", http_server_url("/ok") + 4);
-    request = fixture_request(url, true);
-    assert_int_equal(fixture_call(&request).answer.end, HTTP_NOT_SENT);
+    request = caller_fixture_request(url, true);
+    assert_int_equal(caller_fixture_call(&request).answer.end, HTTP_NOT_SENT);
 }
 
 /* A certificate that nobody vouches for ends the call before a byte of the request left. */
@@ -280,19 +280,19 @@ static void test_tls_is_verified(void **state)
         skip();
         return;
     }
-    request = fixture_request(url, true);
-    ended = fixture_call(&request);
+    request = caller_fixture_request(url, true);
+    ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
     assert_non_null(strstr(ended.reason, "certificate"));
-    fixture_open(&(struct caller_settings){.ca_file = ca_file});
-    request = fixture_request(url, false);
+    caller_fixture_open(&(struct caller_settings){.ca_file = ca_file});
+    request = caller_fixture_request(url, false);
     request.answer_size_max = 100000;
-    ended = fixture_call(&request);
+    ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_ANSWERED);
     http_server_tls_stop();
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, caller_fixture_set_up, caller_fixture_tear_down)
 
 int main(void)
 {

@@ -61,7 +61,7 @@ static void test_reserved_and_over(void **state)
 
     (void)state;
     expect(reserve(0, "k", 10), LEDGER_GO);
-    fixture_run_for(10 + SETTLE_MS + 20);
+    ledger_fixture_run_for(10 + SETTLE_MS + 20);
     told = reserve(1, "k", 10);
     expect(told, LEDGER_DOUBT);
     assert_true(told.until_ms <= clock_wall_ms());
@@ -90,7 +90,7 @@ static void test_takeover(void **state)
     told = takeover(1, "k", LONG_MS);
     expect(told, LEDGER_DOUBT); /* not yet */
     assert_in_range(told.until_ms, first.until_ms - 50, first.until_ms + 50);
-    fixture_run_for(told.until_ms - clock_wall_ms());
+    ledger_fixture_run_for(told.until_ms - clock_wall_ms());
     told = takeover(1, "k", 100);
     expect(told, LEDGER_GO);
     assert_true(told.fence > first.fence);
@@ -106,7 +106,7 @@ static void test_takeover_by_the_same(void **state)
     struct told first = reserve(0, "k", 10), second;
 
     (void)state;
-    fixture_run_for(10 + SETTLE_MS + 20);
+    ledger_fixture_run_for(10 + SETTLE_MS + 20);
     second = takeover(0, "k", 10);
     expect(second, LEDGER_GO);
     assert_true(second.fence > first.fence);
@@ -134,7 +134,7 @@ static void test_takeover_of_nothing(void **state)
     expect(other, LEDGER_DOUBT);
     assert_in_range(other.until_ms, told.until_ms - 50, told.until_ms + 50);
     assert_non_null(strstr(told.reason, "lost"));
-    fixture_run_for(told.until_ms - clock_wall_ms() + 10);
+    ledger_fixture_run_for(told.until_ms - clock_wall_ms() + 10);
     expect(takeover(1, "k", 100), LEDGER_GO);
 }
 
@@ -224,7 +224,7 @@ static void test_wipe_is_noticed(void **state)
     assert_memory_equal(redis_server_ask("GET %s", key), before, 32);
     assert_string_equal(ledger_incarnation(worker[1]), before); /* all know the same */
     (void)redis_server_ask("FLUSHALL");
-    fixture_run_for(1300); /* without any call: it looks each second */
+    ledger_fixture_run_for(1300); /* without any call: it looks each second */
     assert_string_not_equal(ledger_incarnation(worker[0]), before);
     assert_string_equal(ledger_incarnation(worker[0]), ledger_incarnation(worker[1]));
     assert_memory_equal(redis_server_ask("GET %s", key), ledger_incarnation(worker[0]), 32);
@@ -236,7 +236,7 @@ static void test_fences_outlive_a_wipe(void **state)
     struct told first = reserve(0, "k", 10), second;
 
     (void)state;
-    fixture_run_for(5);
+    ledger_fixture_run_for(5);
     (void)redis_server_ask("FLUSHALL");
     second = reserve(1, "k", LONG_MS); /* not suspect: surely nobody before */
     expect(second, LEDGER_GO);
@@ -258,13 +258,13 @@ static void test_race(void **state)
             int index = (key + i) % 2;
 
             (void)snprintf(name, sizeof name, "k%d", key);
-            (void)ledger_reserve(worker[index], str_of(name), LONG_MS, false, STR_NONE, fixture_told,
+            (void)ledger_reserve(worker[index], str_of(name), LONG_MS, false, STR_NONE, ledger_fixture_told,
                                  &told[index][key]);
         }
     }
     for (int key = 0; key < 300; key++) {
         for (int i = 0; i < 2; i++) {
-            fixture_run_until(&told[i][key]);
+            ledger_fixture_run_until(&told[i][key]);
             go += told[i][key].verdict == LEDGER_GO;
             doubt += told[i][key].verdict == LEDGER_DOUBT;
         }
@@ -279,11 +279,11 @@ static void test_race_to_take_over(void **state)
 
     (void)state;
     expect(reserve(0, "k", 10), LEDGER_GO);
-    fixture_run_for(10 + SETTLE_MS + 20);
+    ledger_fixture_run_for(10 + SETTLE_MS + 20);
     for (int i = 0; i < 2; i++)
-        (void)ledger_takeover(worker[i], STR("k"), LONG_MS, fixture_told, &told[i]);
+        (void)ledger_takeover(worker[i], STR("k"), LONG_MS, ledger_fixture_told, &told[i]);
     for (int i = 0; i < 2; i++)
-        fixture_run_until(&told[i]);
+        ledger_fixture_run_until(&told[i]);
     assert_int_equal((told[0].verdict == LEDGER_GO) + (told[1].verdict == LEDGER_GO), 1);
     assert_int_equal((told[0].verdict == LEDGER_DOUBT) + (told[1].verdict == LEDGER_DOUBT), 1);
 }
@@ -295,15 +295,15 @@ static void test_cancel(void **state)
 
     (void)state;
     ledger_cancel(NULL);
-    ledger_cancel(ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, fixture_told, &never));
-    fixture_run_for(100);
+    ledger_cancel(ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &never));
+    ledger_fixture_run_for(100);
     assert_string_equal(redis_server_ask("HGET {test}:w:k state"), "not_done");
     expect(reserve(1, "k", LONG_MS), LEDGER_GO);
     /* After a takeover it stays in doubt: somebody acted before. But nobody since, so we need not wait once more. */
     expect(reserve(0, "t", 10), LEDGER_GO);
-    fixture_run_for(10 + SETTLE_MS + 20);
-    ledger_cancel(ledger_takeover(worker[0], STR("t"), LONG_MS, fixture_told, &never));
-    fixture_run_for(100);
+    ledger_fixture_run_for(10 + SETTLE_MS + 20);
+    ledger_cancel(ledger_takeover(worker[0], STR("t"), LONG_MS, ledger_fixture_told, &never));
+    ledger_fixture_run_for(100);
     assert_string_equal(redis_server_ask("HGET {test}:w:t state"), "reserved");
     expect(reserve(0, "t", LONG_MS), LEDGER_DOUBT);
     expect(takeover(1, "t", LONG_MS), LEDGER_DOUBT);
@@ -327,8 +327,8 @@ static void test_large_results(void **state)
         sum = sum * 31 + (unsigned char)result[i];
     }
     result[size] = '\0';
-    (void)ledger_complete(worker[0], STR("k"), told.fence, (struct str){result, size}, fixture_told, &stored);
-    fixture_run_until(&stored);
+    (void)ledger_complete(worker[0], STR("k"), told.fence, (struct str){result, size}, ledger_fixture_told, &stored);
+    ledger_fixture_run_until(&stored);
     expect(stored, LEDGER_GO);
     told = reserve(1, "k", 1);
     expect(told, LEDGER_STORED);
@@ -337,7 +337,7 @@ static void test_large_results(void **state)
     free(result);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, ledger_fixture_set_up, ledger_fixture_tear_down)
 
 int main(void)
 {

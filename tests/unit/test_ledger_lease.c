@@ -17,7 +17,7 @@ static struct told waiting; /* of an operation that is under way */
 static struct ledger_op *begin_lease(int index, const char *key)
 {
     waiting = (struct told){0};
-    return ledger_lease(worker[index], str_of(key), fixture_told, &waiting);
+    return ledger_lease(worker[index], str_of(key), ledger_fixture_told, &waiting);
 }
 
 static int64_t number_of(const char *text)
@@ -38,10 +38,10 @@ static void test_stored(void **state)
     expect(lease(0, "k"), LEDGER_STORED);
     assert_in_range(number_of(redis_server_ask("PTTL {test}:r:k")), 24LL * 3600 * 1000 - 5000, 24LL * 3600 * 1000);
     ledger_store(worker[1], STR("k"), STR("other")); /* the first stays: somebody may have gone on with it */
-    fixture_run_for(20);
+    ledger_fixture_run_for(20);
     assert_string_equal(lease(0, "k").result, "200 x\n{}");
     ledger_store(worker[1], STR("k"), STR_NONE); /* nothing to give back */
-    fixture_run_for(20);
+    ledger_fixture_run_for(20);
     expect(lease(0, "k"), LEDGER_STORED);
 }
 
@@ -50,10 +50,10 @@ static void test_waits_for_the_result(void **state)
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
     assert_non_null(begin_lease(1, "k"));
-    fixture_run_for(3 * LEASE_MS); /* renewed all the while */
+    ledger_fixture_run_for(3 * LEASE_MS); /* renewed all the while */
     assert_int_equal(waiting.times, 0);
     ledger_store(worker[0], STR("k"), STR("answer"));
-    fixture_run_until(&waiting);
+    ledger_fixture_run_until(&waiting);
     expect(waiting, LEDGER_STORED);
     assert_string_equal(waiting.result, "answer");
 }
@@ -63,9 +63,9 @@ static void test_waits_for_a_failure(void **state)
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
     assert_non_null(begin_lease(1, "k"));
-    fixture_run_for(50);
+    ledger_fixture_run_for(50);
     ledger_store(worker[0], STR("k"), STR_NONE);
-    fixture_run_until(&waiting);
+    ledger_fixture_run_until(&waiting);
     expect(waiting, LEDGER_GO);
 }
 
@@ -75,12 +75,12 @@ static void test_waits_for_a_dead_holder(void **state)
 
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
-    began_ms = fixture_mono_ms();
-    fixture_close(0);
+    began_ms = ledger_fixture_mono_ms();
+    ledger_fixture_close(0);
     assert_non_null(begin_lease(1, "k"));
-    fixture_run_until(&waiting);
+    ledger_fixture_run_until(&waiting);
     expect(waiting, LEDGER_GO);
-    assert_in_range(fixture_mono_ms() - began_ms, LEASE_MS - 50, 2 * LEASE_MS);
+    assert_in_range(ledger_fixture_mono_ms() - began_ms, LEASE_MS - 50, 2 * LEASE_MS);
 }
 
 /* The same slot with another holder: the process that ran here before, and is dead. */
@@ -90,11 +90,11 @@ static void test_own_dead_self(void **state)
 
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
-    fixture_close(0);
-    fixture_worker(2, "a", "a:2");
-    began_ms = fixture_mono_ms();
+    ledger_fixture_close(0);
+    ledger_fixture_worker(2, "a", "a:2");
+    began_ms = ledger_fixture_mono_ms();
     expect(lease(2, "k"), LEDGER_GO);
-    assert_true(fixture_mono_ms() - began_ms < LEASE_MS);
+    assert_true(ledger_fixture_mono_ms() - began_ms < LEASE_MS);
 }
 
 /* The same process asks twice: the partition went, and came back. */
@@ -103,10 +103,10 @@ static void test_own_lease(void **state)
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
     assert_non_null(begin_lease(0, "k"));
-    fixture_run_for(2 * LEASE_MS);
+    ledger_fixture_run_for(2 * LEASE_MS);
     assert_int_equal(waiting.times, 0);
     ledger_store(worker[0], STR("k"), STR("answer"));
-    fixture_run_until(&waiting);
+    ledger_fixture_run_until(&waiting);
     expect(waiting, LEDGER_STORED);
 }
 
@@ -116,15 +116,15 @@ static void test_cancel(void **state)
     struct ledger_op *op;
 
     (void)state;
-    ledger_cancel(ledger_lease(worker[0], STR("k"), fixture_told, &never)); /* its answer is on the way */
-    fixture_run_for(30);
+    ledger_cancel(ledger_lease(worker[0], STR("k"), ledger_fixture_told, &never)); /* its answer is on the way */
+    ledger_fixture_run_for(30);
     assert_string_equal(redis_server_ask("EXISTS {test}:r:k"), "0"); /* given back */
     expect(lease(0, "k"), LEDGER_GO);
     op = begin_lease(1, "k");
-    fixture_run_for(50);
+    ledger_fixture_run_for(50);
     ledger_cancel(op); /* it waits */
     ledger_store(worker[0], STR("k"), STR("answer"));
-    fixture_run_for(300);
+    ledger_fixture_run_for(300);
     assert_int_equal(waiting.times, 0);
     assert_int_equal(never.times, 0);
 }
@@ -135,12 +135,12 @@ static void test_wipe(void **state)
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
     (void)redis_server_ask("FLUSHALL");
-    fixture_run_for(LEASE_MS);
+    ledger_fixture_run_for(LEASE_MS);
     assert_non_null(begin_lease(1, "k"));
-    fixture_run_for(2 * LEASE_MS);
+    ledger_fixture_run_for(2 * LEASE_MS);
     assert_int_equal(waiting.times, 0);
     ledger_store(worker[0], STR("k"), STR("answer"));
-    fixture_run_until(&waiting);
+    ledger_fixture_run_until(&waiting);
     expect(waiting, LEDGER_STORED);
 }
 
@@ -154,13 +154,13 @@ static void test_many(void **state)
         char key[16];
 
         (void)snprintf(key, sizeof key, "k%d", i);
-        (void)ledger_lease(worker[0], str_of(key), fixture_told, &told[i]);
+        (void)ledger_lease(worker[0], str_of(key), ledger_fixture_told, &told[i]);
     }
     for (int i = 0; i < 500; i++) {
-        fixture_run_until(&told[i]);
+        ledger_fixture_run_until(&told[i]);
         expect(told[i], LEDGER_GO);
     }
-    fixture_run_for(3 * LEASE_MS);
+    ledger_fixture_run_for(3 * LEASE_MS);
     assert_string_equal(redis_server_ask("DBSIZE"), "501"); /* all renewed; and the incarnation */
     for (int i = 0; i < 500; i++) {
         char key[16];
@@ -168,7 +168,7 @@ static void test_many(void **state)
         (void)snprintf(key, sizeof key, "k%d", i);
         ledger_store(worker[0], str_of(key), i % 2 == 0 ? STR("x") : STR_NONE);
     }
-    fixture_run_for(100);
+    ledger_fixture_run_for(100);
     assert_string_equal(redis_server_ask("DBSIZE"), "251");
 }
 
@@ -178,17 +178,17 @@ static void test_down_while_waiting(void **state)
     (void)state;
     expect(lease(0, "k"), LEDGER_GO);
     assert_non_null(begin_lease(1, "k"));
-    fixture_run_for(50);
+    ledger_fixture_run_for(50);
     redis_server_kill();
-    fixture_run_until(&waiting);
+    ledger_fixture_run_until(&waiting);
     expect(waiting, LEDGER_DOWN);
     expect(lease(1, "k"), LEDGER_DOWN);
     ledger_store(worker[0], STR("k"), STR("lost")); /* not awaited, and lost: it costs a call that is made again */
     redis_server_again();
-    assert_true(fixture_wait_up(1, true));
+    assert_true(ledger_fixture_wait_up(1, true));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, ledger_fixture_set_up, ledger_fixture_tear_down)
 
 int main(void)
 {

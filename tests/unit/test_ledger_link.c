@@ -27,17 +27,17 @@ static void test_restart(void **state)
     expect(told, LEDGER_GO);
     (void)snprintf(before, sizeof before, "%s", ledger_incarnation(worker[0]));
     redis_server_kill();
-    assert_true(fixture_wait_up(0, false));
+    assert_true(ledger_fixture_wait_up(0, false));
     assert_string_equal(ledger_incarnation(worker[0]), "");
     assert_non_null(ledger_writes_refused(worker[0]));
     expect(reserve(0, "other", LONG_MS), LEDGER_DOWN);
     expect(takeover(0, "k", LONG_MS), LEDGER_DOWN);
     expect(complete(0, "k", told.fence, "x"), LEDGER_DOWN);
     expect(lease(0, "r"), LEDGER_DOWN);
-    fixture_run_for(300);
+    ledger_fixture_run_for(300);
     redis_server_again();
-    assert_true(fixture_wait_up(0, true));
-    assert_true(fixture_wait_up(1, true));
+    assert_true(ledger_fixture_wait_up(0, true));
+    assert_true(ledger_fixture_wait_up(1, true));
     assert_null(ledger_writes_refused(worker[0]));
     assert_memory_equal(ledger_incarnation(worker[0]), before, 32); /* the value is in the data */
     assert_string_not_equal(ledger_incarnation(worker[0]), before); /* the run_id is not */
@@ -53,18 +53,18 @@ static void test_lost_answers(void **state)
 
     (void)state;
     expect(reserve(1, "t", 10), LEDGER_GO);
-    fixture_run_for(10 + SETTLE_MS + 20);
+    ledger_fixture_run_for(10 + SETTLE_MS + 20);
     redis_server_pause();
-    (void)ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, fixture_told, &reserved);
-    (void)ledger_takeover(worker[0], STR("t"), LONG_MS, fixture_told, &taken);
-    (void)ledger_complete(worker[0], STR("c"), held.fence, STR("answer"), fixture_told, &stored);
-    fixture_run_until(&reserved); /* after the time limit of a command */
+    (void)ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &reserved);
+    (void)ledger_takeover(worker[0], STR("t"), LONG_MS, ledger_fixture_told, &taken);
+    (void)ledger_complete(worker[0], STR("c"), held.fence, STR("answer"), ledger_fixture_told, &stored);
+    ledger_fixture_run_until(&reserved); /* after the time limit of a command */
     expect(reserved, LEDGER_DOWN);
     expect(taken, LEDGER_DOWN);
     expect(stored, LEDGER_DOWN);
     redis_server_go_on();
-    assert_true(fixture_wait_up(0, true));
-    assert_true(fixture_wait_up(1, true));
+    assert_true(ledger_fixture_wait_up(0, true));
+    assert_true(ledger_fixture_wait_up(1, true));
     assert_string_equal(redis_server_ask("HGET {test}:w:k state"), "reserved"); /* it did run */
     assert_string_equal(redis_server_ask("HGET {test}:w:t holder"), "a:1");
     expect(reserve(1, "k", LONG_MS), LEDGER_DOUBT);
@@ -87,10 +87,10 @@ static void test_late_question(void **state)
 
     (void)state;
     redis_server_pause();
-    (void)ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, fixture_told, &lost);
-    fixture_run_until(&lost);
+    (void)ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &lost);
+    ledger_fixture_run_until(&lost);
     redis_server_go_on();
-    assert_true(fixture_wait_up(0, true));
+    assert_true(ledger_fixture_wait_up(0, true));
     told = reserve(0, "k", LONG_MS);
     expect(told, LEDGER_GO);
     (void)snprintf(ask, sizeof ask, "%s", redis_server_ask("HGET {test}:w:k ask"));
@@ -126,7 +126,7 @@ static void again(void *context, const struct ledger_answer *answer)
 {
     struct told *told = context;
 
-    fixture_told(told, answer);
+    ledger_fixture_told(told, answer);
     if (told->times < 1000)
         (void)ledger_lease(worker[2], STR("k"), again, told);
 }
@@ -134,23 +134,23 @@ static void again(void *context, const struct ledger_answer *answer)
 static void test_nobody_there(void **state)
 {
     struct told told = {0};
-    int64_t began_ms = fixture_mono_ms();
+    int64_t began_ms = ledger_fixture_mono_ms();
 
     (void)state;
-    fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1", .address = "127.0.0.1:1"});
+    ledger_fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1", .address = "127.0.0.1:1"});
     for (int i = 0; i < 50; i++)
         expect(lease(2, "k"), LEDGER_DOWN);
-    assert_true(fixture_mono_ms() - began_ms < 2000); /* at once, not after a time limit */
+    assert_true(ledger_fixture_mono_ms() - began_ms < 2000); /* at once, not after a time limit */
     told = reserve(2, "k", LONG_MS);
     assert_non_null(strstr(told.reason, "Redis at 127.0.0.1:1: Connection refused"));
     assert_string_equal(ledger_writes_refused(worker[2]), told.reason);
     memset(&told, 0, sizeof told);
     (void)ledger_lease(worker[2], STR("k"), again, &told); /* who asks again from within does not stop the loop */
-    fixture_turn(0);
-    fixture_turn(0);
+    ledger_fixture_turn(0);
+    ledger_fixture_turn(0);
     assert_true(told.times < 10);
     while (told.times < 1000)
-        fixture_turn(0);
+        ledger_fixture_turn(0);
 }
 
 static void test_names(void **state)
@@ -159,17 +159,17 @@ static void test_names(void **state)
 
     (void)state;
     (void)snprintf(address, sizeof address, "localhost:%d", redis_server_port());
-    fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1", .address = address});
-    assert_true(fixture_wait_up(2, true));
-    fixture_close(2);
-    fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1", .address = "nobody.invalid:6379"});
-    for (int64_t end_ms = fixture_mono_ms() + 8000; fixture_mono_ms() < end_ms;) {
+    ledger_fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1", .address = address});
+    assert_true(ledger_fixture_wait_up(2, true));
+    ledger_fixture_close(2);
+    ledger_fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1", .address = "nobody.invalid:6379"});
+    for (int64_t end_ms = ledger_fixture_mono_ms() + 8000; ledger_fixture_mono_ms() < end_ms;) {
         struct told told = lease(2, "k");
 
         expect(told, LEDGER_DOWN);
         if (strstr(told.reason, "cannot look up \"nobody.invalid\"") != NULL)
             return;
-        fixture_run_for(50);
+        ledger_fixture_run_for(50);
     }
     print_message("(this machine's resolver takes over 8 s to say no)\n");
 }
@@ -198,7 +198,7 @@ static void test_wrong_policy(void **state)
 
     (void)state;
     (void)redis_server_ask("CONFIG SET maxmemory-policy allkeys-lru");
-    fixture_worker(2, "c", "c:1");
+    ledger_fixture_worker(2, "c", "c:1");
     assert_non_null(strstr(ledger_writes_refused(worker[2]), "maxmemory-policy is allkeys-lru, must be noeviction"));
     told = reserve(2, "k", LONG_MS);
     expect(told, LEDGER_DOWN);
@@ -207,8 +207,8 @@ static void test_wrong_policy(void **state)
     expect(complete(2, "k", 5, "x"), LEDGER_GO); /* a result that is there is better kept than not */
     expect(lease(2, "r"), LEDGER_GO);
     (void)redis_server_ask("CONFIG SET maxmemory-policy noeviction");
-    fixture_close(2);
-    fixture_worker(2, "c", "c:1");
+    ledger_fixture_close(2);
+    ledger_fixture_worker(2, "c", "c:1");
     assert_null(ledger_writes_refused(worker[2]));
 }
 
@@ -218,7 +218,7 @@ static void test_policy_changes(void **state)
     (void)state;
     (void)redis_server_ask("CONFIG SET maxmemory-policy volatile-ttl");
     for (int i = 0; i < 130 && ledger_writes_refused(worker[0]) == NULL; i++)
-        fixture_run_for(100);
+        ledger_fixture_run_for(100);
     assert_non_null(ledger_writes_refused(worker[0]));
     (void)redis_server_ask("CONFIG SET maxmemory-policy noeviction");
 }
@@ -227,14 +227,14 @@ static void test_replica(void **state)
 {
     (void)state;
     (void)redis_server_ask("REPLICAOF 127.0.0.1 1");
-    fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1"});
-    fixture_run_for(300);
+    ledger_fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1"});
+    ledger_fixture_run_for(300);
     assert_false(ledger_up(worker[2]));
     assert_non_null(strstr(ledger_writes_refused(worker[2]), "no primary (role slave)"));
     expect(reserve(0, "k", LONG_MS), LEDGER_DOWN); /* was connected before: READONLY */
     (void)redis_server_ask("REPLICAOF NO ONE");
-    assert_true(fixture_wait_up(2, true));
-    assert_true(fixture_wait_up(0, true));
+    assert_true(ledger_fixture_wait_up(2, true));
+    assert_true(ledger_fixture_wait_up(0, true));
     expect(reserve(0, "k", LONG_MS), LEDGER_GO);
 }
 
@@ -265,22 +265,22 @@ static void test_password(void **state)
     (void)redis_server_ask("ACL SETUSER worker on >w0rker ~* +@all");
     (void)redis_server_ask("ACL SETUSER default resetpass >s3same");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        fixture_open(2,
-                     (struct ledger_settings){
-                         .slot = "c", .holder = "c:1", .username = cases[i].username, .password = cases[i].password});
+        ledger_fixture_open(
+            2, (struct ledger_settings){
+                   .slot = "c", .holder = "c:1", .username = cases[i].username, .password = cases[i].password});
         if (cases[i].good) {
-            assert_true(fixture_wait_up(2, true));
+            assert_true(ledger_fixture_wait_up(2, true));
             expect(reserve(2, cases[i].password, LONG_MS), LEDGER_GO);
         } else {
-            fixture_run_for(200);
+            ledger_fixture_run_for(200);
             assert_false(ledger_up(worker[2]));
             assert_non_null(strstr(ledger_writes_refused(worker[2]), "AUTH: WRONGPASS"));
             assert_null(strstr(ledger_writes_refused(worker[2]), cases[i].password));
         }
-        fixture_close(2);
+        ledger_fixture_close(2);
     }
-    fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1"});
-    fixture_run_for(200);
+    ledger_fixture_open(2, (struct ledger_settings){.slot = "c", .holder = "c:1"});
+    ledger_fixture_run_for(200);
     assert_non_null(strstr(ledger_writes_refused(worker[2]), "NOAUTH"));
     redis_server_kill(); /* what was set is gone with the process */
     redis_server_again();
@@ -296,15 +296,15 @@ static void test_close(void **state)
         char key[16];
 
         (void)snprintf(key, sizeof key, "k%d", i);
-        (void)ledger_reserve(worker[0], str_of(key), LONG_MS, false, STR_NONE, fixture_told, &never);
-        (void)ledger_lease(worker[0], str_of(key), fixture_told, &never);
+        (void)ledger_reserve(worker[0], str_of(key), LONG_MS, false, STR_NONE, ledger_fixture_told, &never);
+        (void)ledger_lease(worker[0], str_of(key), ledger_fixture_told, &never);
     }
-    fixture_close(0);
-    fixture_run_for(30);
+    ledger_fixture_close(0);
+    ledger_fixture_run_for(30);
     assert_int_equal(never.times, 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, ledger_fixture_set_up, ledger_fixture_tear_down)
 
 int main(void)
 {
