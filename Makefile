@@ -73,10 +73,10 @@ sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) 
 
 ##@ Build
 all: $(B)/libmyelin.a $(programs) ## both programs: build/myelin and build/myelin-worker
-objects: $(call obj,$(sources)) ; @:
-tests: $(tests) $(if $(COVER),,$(replays)) ; @:
-doubles: $(doubles) ; @:
-replays: $(replays) ; @:
+objects: $(call obj,$(sources))
+tests: $(tests) $(if $(COVER),,$(replays))
+doubles: $(doubles)
+replays: $(replays)
 
 $(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(wildcard worker/wire/schemas.h))
 	@echo "  AR    $@"
@@ -96,7 +96,11 @@ $(doubles): $(B)/tests/%: $$(call obj,$$(call double_of,$$*) $(common))
 $(replays): EXTRA_LIBS = $(if $(COVER),-fsanitize=fuzzer)
 $(replays): $(B)/%: $(B)/obj/%.o $(if $(COVER),,$(B)/obj/tests/fuzz/replay.o)
 
-$(B)/obj/%.o: %.c Makefile build/deps.mk | $(if $(filter clang,$(CC)),build/setup-lint)
+# Changes only with the flags, so that a change of the flags compiles everything again and nothing else does.
+$(B)/flags: build/deps.mk FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
+$(B)/obj/%.o: %.c $(B)/flags | $(if $(filter clang,$(CC)),build/setup-lint)
 	@echo "  CC    $<"
 	@mkdir -p $(@D)
 	@$(COMPILE) -MMD -MP -c -o $@ $<
@@ -104,7 +108,7 @@ $(call obj,$(test_src)): | build/setup-test
 build/gen/schemas.c: ops/embed $(sort $(wildcard schemas/*.avsc))
 	@mkdir -p $(@D)
 	@ops/embed $(filter %.avsc,$^) >$@
-$(B)/obj/gen/schemas.o: build/gen/schemas.c Makefile build/deps.mk
+$(B)/obj/gen/schemas.o: build/gen/schemas.c $(B)/flags
 	@echo "  CC    $<"
 	@mkdir -p $(@D)
 	@$(COMPILE) -Wno-overlength-strings -MMD -MP -c -o $@ $<
@@ -149,4 +153,4 @@ reset: ## stop them and delete their data
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all kafka objects tests doubles replays install clean demo test check lint format fuzz up down status reset help
+.PHONY: all kafka objects tests doubles replays install clean demo test check lint format fuzz up down status reset help FORCE
