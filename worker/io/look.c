@@ -5,12 +5,14 @@
 #include <hiredis/hiredis.h>
 #include <netdb.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "worker/io/clock.h"
 #include "worker/io/kafka_config.h"
+#include "worker/io/ledger_address.h"
 
 /* ---- Kafka ---- */
 
@@ -140,21 +142,13 @@ static struct timeval timeval_of(int64_t ms)
     return (struct timeval){.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
 }
 
-/* "HOST:PORT" with the last colon; brackets around an IPv6 address are taken off. */
-static redisContext *connect_redis(const char *address, int64_t timeout_ms, struct arena *arena, struct error *error)
+static redisContext *connect_redis(const char *address, int64_t timeout_ms, struct error *error)
 {
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL) {
-        error_set(error, ERROR_FATAL, "%s is not HOST:PORT", address);
+    struct ledger_address place;
+    if (!ledger_address_parse(&place, address, error))
         return NULL;
-    }
-    size_t size = (size_t)(colon - address);
-    bool brackets = size > 2 && address[0] == '[' && address[size - 1] == ']';
-    struct str host = arena_copy(arena, address + brackets, size - 2 * (size_t)brackets);
-    int port = 0;
-    for (const char *c = colon + 1; *c >= '0' && *c <= '9' && port < 100000; c++)
-        port = port * 10 + (*c - '0');
-    redisContext *context = redisConnectWithTimeout(host.data, port, timeval_of(timeout_ms));
+    redisContext *context = redisConnectWithTimeout(place.host, (int)strtol(place.port, NULL, 10),
+                                                    timeval_of(timeout_ms));
     if (context == NULL || context->err != 0) {
         error_set(error, ERROR_FATAL, "cannot reach Redis at %s: %s", address,
                   context != NULL ? context->errstr : "no memory");
@@ -208,7 +202,7 @@ static bool log_in(redisContext *context, const char *address, const char *usern
 bool look_redis(const char *address, const char *username, const char *password, int64_t timeout_ms,
                 struct arena *arena, struct look_redis *look, struct error *error)
 {
-    redisContext *context = connect_redis(address, timeout_ms, arena, error);
+    redisContext *context = connect_redis(address, timeout_ms, error);
     if (context == NULL)
         return false;
     const char *info[] = {"INFO"}, *ping[] = {"PING"}, *fsync_of[] = {"CONFIG", "GET", "appendfsync"};
