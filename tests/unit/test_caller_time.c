@@ -29,8 +29,8 @@ static void test_no_answer_in_time(void **state)
         request.timeout_ms = 200;
         ended = caller_fixture_call(&request);
         assert_int_equal(ended.answer.end, HTTP_UNKNOWN);
-        assert_in_range(caller_fixture_mono_ms() - began_ms, 195, 2000);
-        assert_in_range(ended.answer.duration_ms, 195, 2000);
+        assert_in_range(caller_fixture_mono_ms() - began_ms, 195, 4000);
+        assert_in_range(ended.answer.duration_ms, 195, 4000);
         assert_string_equal(ended.reason, "no whole answer within 200 ms");
     }
 }
@@ -70,7 +70,7 @@ static void test_connect_timeout(void **state)
     caller_fixture_open(&(struct caller_settings){.connect_timeout_ms = 150});
     ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
-    assert_in_range(caller_fixture_mono_ms() - began_ms, 145, 2000);
+    assert_in_range(caller_fixture_mono_ms() - began_ms, 145, 4000);
 }
 
 /* Past its limit a write is not sent, although the connection stands. */
@@ -97,7 +97,7 @@ static void test_late_write_ends_in_time(void **state)
     request.timeout_ms = 1000;
     request.send_until_boot_ms = clock_boot_ms() + 20;
     assert_int_equal(caller_fixture_call(&request).answer.end, HTTP_UNKNOWN);
-    assert_in_range(caller_fixture_mono_ms() - began_ms, 500, 800);
+    assert_in_range(caller_fixture_mono_ms() - began_ms, 500, 999);
 }
 
 static void test_cancel(void **state)
@@ -211,7 +211,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     (void)hints;
     (void)found;
     if (strcmp(node, "hangs.test") == 0)
-        (void)usleep(1500000);
+        (void)usleep(3000000);
     return EAI_NONAME;
 }
 
@@ -225,8 +225,8 @@ static void test_resolver_that_hangs(void **state)
     request.timeout_ms = 200;
     ended = caller_fixture_call(&request);
     assert_int_equal(ended.answer.end, HTTP_NOT_SENT);
-    assert_in_range(caller_fixture_mono_ms() - began_ms, 195, 900); /* the loop was not held up */
-    (void)usleep(1600000);                                          /* let its thread end before the next test */
+    assert_in_range(caller_fixture_mono_ms() - began_ms, 195, 2500); /* the loop was not held up */
+    (void)usleep(3000000);                                           /* let its thread end before the next test */
 }
 
 static void test_unknown_host(void **state)

@@ -196,7 +196,7 @@ static void put_bulk(struct buf *out, struct str text)
     (void)buf_put(out, "\r\n", 2);
 }
 
-static void on_reply(redisAsyncContext *redis, void *reply, void *context);
+static void on_reply(redisAsyncContext *redis, void *answer, void *context);
 
 /* Sends the command: by the script's hash, or with its text. */
 static bool send_command(struct command *command, bool by_hash)
