@@ -63,7 +63,7 @@ int cmd_fail(const struct cmd *cmd, enum cmd_exit code, const char *format, ...)
         json_object_set_new(object, "exit", json_integer(code));
         cmd_json(cmd, object);
     }
-    return code;
+    return (int)code;
 }
 
 void cmd_warn(const struct cmd *cmd, const char *format, ...)
