@@ -136,7 +136,7 @@ static void start(struct job *job, const struct contract *contract, const struct
 static void run_requested(struct job *job, const struct run_requested *request)
 {
     const char *refused = NULL;
-    struct str input_hash;
+    struct str input_hash = STR_NONE;
     const struct contract *contract = contracts_find(job->worker->contracts, request->contract_hash, &refused);
     if (contract == NULL && refused != NULL)
         refused = arena_printf(job->arena, "the contract is refused: %s", refused).data;

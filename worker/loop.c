@@ -345,10 +345,11 @@ static bool decode(struct delivery *delivery, struct error *error)
     struct record *record = ARENA_NEW(delivery->arena, struct record);
     if (!record_decode(delivery->source.value, delivery->arena, record, error))
         return false;
-    if (record->type != RECORD_STEP_READY)
-        return error_set(error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
-    delivery->run = &record->is.step_ready;
-    return true;
+    if (record->type == RECORD_STEP_READY)
+        delivery->run = &record->is.step_ready;
+    else
+        error_set(error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
+    return delivery->run != NULL;
 }
 
 static struct delivery *deliver(struct worker *worker, struct log_event *event)
