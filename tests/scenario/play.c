@@ -277,6 +277,12 @@ static bool outside_step(struct play *play, struct str *line)
         int64_t until_ms = play->now_ms + take_duration(play, line);
         struct str why = line->size > 0 ? rest(play, line) : STR("no answer");
         answered(play, (struct outcome){.kind = OUTCOME_DOUBT, .reason = why, .until_ms = until_ms});
+    } else if (take(line, "ledger holds until")) {
+        expect_call(play, false);
+        answered(play, (struct outcome){.kind = OUTCOME_DOUBT,
+                                        .reason = STR("another worker reserved it"),
+                                        .until_ms = play->now_ms + take_duration(play, line),
+                                        .held = true});
     } else if (take(line, "ledger down")) {
         answered(play,
                  (struct outcome){.kind = OUTCOME_NOT_NOW, .reason = STR("writes must wait: Redis is not reachable")});

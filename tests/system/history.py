@@ -235,10 +235,6 @@ class Fold:
         self.usage["retries"] += 1
 
     def on_CallFailed(self, fact, body):
-        doubt = self._open_doubt(body["key"]) if body["executed_surely_not"] else None
-        if doubt:
-            doubt |= {"settled": True, "how": "retry", "outcome": "not_done", "by": None}
-            self.active[fact["branch"]]["status"] = "running"
         if body["retry"]:
             self._retry(fact, body["target"], "call", body["reason"], body["due_at_ms"])
 

@@ -184,11 +184,19 @@ static void call_failed(struct draft *draft, const struct call *call, const stru
         .retry = retry,
         .due_at_ms = retry ? draft->env->now_ms + delay : 0,
     };
+    /* That this sending surely did not execute says nothing about the one before it: in doubt it stays (I5). */
+    bool doubt = run->at.doubt.state != DOUBT_NONE && run->at.resolution.kind != RESOLUTION_NOT_DONE;
+    if (doubt && !retry) {
+        doubt_ask(draft, call, outcome->reason);
+        return;
+    }
+    if (!doubt) {
+        run->at.doubt = (struct doubt){.state = DOUBT_NONE};
+        run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
+    }
     if (retry) {
         run->at.attempt++;
         run->usage.retries++;
-        run->at.doubt = (struct doubt){.state = DOUBT_NONE}; /* a write that fails surely did not execute */
-        run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
         walk_park(draft, WAITS_TIMER, arena_printf(draft->arena, "retry: %.*s", STR_ARG(outcome->reason)),
                   draft->env->now_ms + delay);
         return;
@@ -198,8 +206,6 @@ static void call_failed(struct draft *draft, const struct call *call, const stru
     if (call->kind == CALL_TOOL && draft_is_agent(draft)) { /* the model may find another way */
         run->at.attempt = 1;
         run->at.call++;
-        run->at.doubt = (struct doubt){.state = DOUBT_NONE};
-        run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
         agent_tool_answer(draft, ANSWER_FAILED, told);
         return;
     }

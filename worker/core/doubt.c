@@ -8,6 +8,8 @@
  */
 #include "worker/core/draft.h"
 
+#define HELD_AGAIN_MS 1000 /* I7: how soon a record that somebody holds is asked for again at the soonest */
+
 static const char *const policies[] = {"ask", "retry", "probe", "fail"};
 
 const struct tool *doubt_tool(const struct draft *draft)
@@ -32,7 +34,7 @@ static void settled(struct draft *draft, struct str key, const char *how, const 
     };
 }
 
-static void ask_person(struct draft *draft, const struct call *call, struct str reason)
+void doubt_ask(struct draft *draft, const struct call *call, struct str reason)
 {
     struct step_parked *parked = &draft->plan->parked;
     draft->run->at.doubt.state = DOUBT_ASKED;
@@ -43,11 +45,24 @@ static void ask_person(struct draft *draft, const struct call *call, struct str 
               arena_printf(draft->arena, "%s may have happened: %.*s", call->tool->name.data, STR_ARG(reason)), 0);
 }
 
+static void wait_until(struct draft *draft, int64_t until_ms)
+{
+    walk_park(draft, WAITS_TIMER, STR("nobody may act on this write before its time has passed"), until_ms);
+}
+
 void doubt_raised(struct draft *draft, const struct call *call, const struct outcome *outcome)
 {
     struct run *run = draft->run;
     const struct tool *tool = call->tool;
     bool first = run->at.doubt.state == DOUBT_NONE;
+    bool held = outcome->held && !first; /* as it was, but longer: what was said and tried still counts */
+    int64_t held_until_ms = draft->env->now_ms + HELD_AGAIN_MS;
+    if (outcome->until_ms > held_until_ms)
+        held_until_ms = outcome->until_ms;
+    if (held && run->at.resolution.kind == RESOLUTION_NOT_DONE) { /* a person has settled it */
+        wait_until(draft, held_until_ms);
+        return;
+    }
     struct fact *fact = draft_fact(draft, FACT_IN_DOUBT);
     fact->is.in_doubt = (struct fact_in_doubt){
         .tool = tool->name,
@@ -57,7 +72,6 @@ void doubt_raised(struct draft *draft, const struct call *call, const struct out
         .policy = str_of(policies[tool->on_doubt]),
         .until_ms = outcome->until_ms,
     };
-    draft_state(draft)->status = STEP_IN_DOUBT;
     run->at.resolution = (struct resolution){.kind = RESOLUTION_NONE};
     run->at.doubt = (struct doubt){
         .state = DOUBT_SETTLING,
@@ -67,25 +81,23 @@ void doubt_raised(struct draft *draft, const struct call *call, const struct out
         .arguments = call->arguments,
         .why = outcome->reason,
     };
-    if (tool->on_doubt == DOUBT_FAIL) {
+    /* A tool that honours keys may be asked again, but not for ever (I7). */
+    bool spent = tool->on_doubt == DOUBT_RETRY && run->at.attempt > draft->contract->retry_budget;
+    if (held) {
+        wait_until(draft, held_until_ms);
+    } else if (tool->on_doubt == DOUBT_FAIL) {
         settled(draft, call->key, "fail", "unknown", STR_NONE);
         walk_fail(draft, arena_printf(draft->arena, "%s is in doubt: %.*s", tool->name.data, STR_ARG(outcome->reason)),
                   false);
-        return;
+    } else if (tool->on_doubt == DOUBT_ASK || spent) {
+        doubt_ask(draft, call, outcome->reason);
+    } else {
+        run->at.attempt += tool->on_doubt == DOUBT_RETRY ? 1 : 0;
+        if (outcome->until_ms > draft->env->now_ms)
+            wait_until(draft, outcome->until_ms);
+        else
+            walk_again(draft);
     }
-    /* A tool that honours keys may be asked again, but not for ever (I7). */
-    bool spent = tool->on_doubt == DOUBT_RETRY && run->at.attempt > draft->contract->retry_budget;
-    if (tool->on_doubt == DOUBT_ASK || spent) {
-        ask_person(draft, call, outcome->reason);
-        return;
-    }
-    if (tool->on_doubt == DOUBT_RETRY)
-        run->at.attempt++;
-    if (outcome->until_ms > draft->env->now_ms)
-        walk_park(draft, WAITS_TIMER, STR("a write in doubt: nobody may act before its time has passed"),
-                  outcome->until_ms);
-    else
-        walk_again(draft);
 }
 
 const struct call *doubt_call(struct draft *draft)
@@ -112,7 +124,7 @@ const struct call *doubt_call(struct draft *draft)
     if (run->at.resolution.kind == RESOLUTION_NOT_DONE) /* in doubt no more */
         walk_fail(draft, why, false);
     else
-        ask_person(draft, call, why);
+        doubt_ask(draft, call, why);
     return NULL;
 }
 
@@ -124,7 +136,7 @@ static void probe_unknown(struct draft *draft, const struct call *call, struct s
     settled(draft, call->key, "probe", "unknown", STR_NONE);
     doubt->probes++;
     if (doubt->probes >= probe->probes_max)
-        ask_person(
+        doubt_ask(
             draft, call,
             arena_printf(draft->arena, "probes that told nothing: %d; the last: %.*s", doubt->probes, STR_ARG(reason)));
     else

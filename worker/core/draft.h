@@ -106,6 +106,7 @@ struct str guard_args_hash(struct draft *draft, struct str step, int32_t visit, 
 
 /* ---- doubt.c ---- */
 const struct tool *doubt_tool(const struct draft *draft); /* that the current call is of; NULL = none */
+void doubt_ask(struct draft *draft, const struct call *call, struct str reason); /* a person settles it */
 void doubt_raised(struct draft *draft, const struct call *call, const struct outcome *outcome);
 const struct call *doubt_call(struct draft *draft); /* the probe or the repetition; NULL: the plan is complete */
 void doubt_probed(struct draft *draft, const struct call *call, const struct outcome *outcome);

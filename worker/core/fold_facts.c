@@ -219,11 +219,6 @@ static void retry_entry(struct fold *fold, const struct fact *fact, struct str w
 static void call_failed(struct fold *fold, const struct fact *fact)
 {
     const struct fact_call_failed *body = &fact->is.call_failed;
-    json_t *doubt = body->executed_surely_not ? open_doubt(fold, body->key) : NULL;
-    if (doubt != NULL) { /* asked again with its key, the tool surely did not execute it */
-        settle(doubt, STR("retry"), STR("not_done"), STR_NONE);
-        active_of(fold, fact->branch)->status = STEP_RUNNING;
-    }
     if (body->retry)
         retry_entry(fold, fact, body->target, STR("call"), body->reason, body->due_at_ms);
 }
