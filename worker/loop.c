@@ -32,7 +32,7 @@ struct delivery {
     const struct call *call;
     struct outcome outcome;
     const struct chat_model *model;
-    int64_t fence, send_until_boot_ms;
+    int64_t fence, send_until_boot_ms, until_ms; /* of a reserved write: see io/ledger.h */
     bool leased;
     struct str packed;      /* the write's result, until Redis has it */
     int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
@@ -133,10 +133,17 @@ static void give_back(struct delivery *delivery)
 {
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
-    if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL)
-        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_stored, delivery);
-    else
+    if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL && delivery->call->takeover) {
+        /* I5: this one surely did not execute, but the one before it may have. */
+        delivery->outcome.kind = OUTCOME_DOUBT;
+        delivery->outcome.executed_surely_not = false;
+        delivery->outcome.until_ms = delivery->until_ms;
         decide(delivery);
+    } else if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL) {
+        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_stored, delivery);
+    } else {
+        decide(delivery);
+    }
 }
 
 static void call(struct delivery *delivery)
@@ -171,8 +178,7 @@ static void on_answer(void *context, const struct http_answer *answer)
         return;
     }
     if (delivery->outcome.kind == OUTCOME_DOUBT) /* nobody acts before the time that the reservation gave */
-        delivery->outcome.until_ms =
-            clock_wall_ms() + delivery->send_until_boot_ms - clock_boot_ms() + delivery->worker->settings->settle_ms;
+        delivery->outcome.until_ms = delivery->until_ms;
     decide(delivery);
 }
 
@@ -236,12 +242,13 @@ static void reserve(struct delivery *delivery)
     }
 }
 
-/* The partition went away before the call went out: the next owner may start at once. */
+/* The partition went away before the call went out: the next owner may start at once; not so when the record was taken over,
+ * for what was in doubt before still is. */
 static void let_go(struct delivery *delivery)
 {
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
-    if (delivery->fence > 0)
+    if (delivery->fence > 0 && !delivery->call->takeover)
         ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released, delivery);
     else
         finish(delivery);
@@ -280,6 +287,7 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
         delivery->leased = !write;
         delivery->fence = write ? answer->fence : 0;
         delivery->send_until_boot_ms = answer->send_until_boot_ms;
+        delivery->until_ms = answer->until_ms;
         if (delivery->orphan)
             let_go(delivery);
         else
