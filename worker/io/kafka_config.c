@@ -137,8 +137,8 @@ const struct rd_kafka_metadata *kafka_metadata(rd_kafka_t *client, int64_t timeo
     rd_kafka_conf_get(rd_kafka_conf(client), "bootstrap.servers", servers, &size);
     if (failed == RD_KAFKA_RESP_ERR__TRANSPORT || failed == RD_KAFKA_RESP_ERR__TIMED_OUT ||
         failed == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-        error_set(error, ERROR_FATAL, "cannot reach %s after %" PRId64 " ms: is Kafka up? (make up)", servers,
-                  timeout_ms);
+        error_set(error, ERROR_FATAL, "cannot reach %s after %" PRId64 " s: is Kafka up? (make up)", servers,
+                  (timeout_ms + 999) / 1000);
     else
         error_set(error, ERROR_FATAL, "%s does not say what topics it has: %s", servers, rd_kafka_err2str(failed));
     return NULL;

@@ -217,18 +217,20 @@ static bool settle(struct log *log, struct error *error)
             rd_kafka_topic_partition_list_add(list, log->partitions[i]->of->name, log->partitions[i]->number);
     }
     /* None of its partitions is ours any more: there is nothing left to do with it, either way. */
-    enum verdict verdict = list->cnt == 0 ? VERDICT_NOT : ask_verdict(log, list, error);
-    if (list->cnt > 0 && verdict != VERDICT_OPEN)
-        LOG_INFO("doubt.settled", LOG_S("was", verdict == VERDICT_COMMITTED ? "committed" : "aborted"),
-                 LOG_I("partitions", list->cnt));
+    bool ours = list->cnt > 0;
+    enum verdict verdict = ours ? ask_verdict(log, list, error) : VERDICT_NOT;
     rd_kafka_topic_partition_list_destroy(list);
+    if (verdict == VERDICT_OPEN) {
+        if (error->class != ERROR_RETRY)
+            log_fail(log, error);
+        return false;
+    }
+    LOG_INFO("doubt.settled", LOG_S("was", verdict == VERDICT_COMMITTED ? "committed" : ours ? "aborted" : "dropped"));
     if (verdict == VERDICT_COMMITTED)
         log_commit_confirmed(log, 0);
-    else if (verdict == VERDICT_NOT)
+    else if (ours)
         log_commit_failed(log);
-    else if (error->class != ERROR_RETRY)
-        log_fail(log, error);
-    return verdict != VERDICT_OPEN;
+    return true;
 }
 
 /* Not yet; says why, but not each time. */
