@@ -25,15 +25,15 @@ enum topic { TOPIC_STEPS, TOPIC_INBOX, TOPIC_WAITING, TOPIC_HISTORY, TOPIC_CONTR
 
 struct log_settings {
     const char *name_space;
-    const char *slot;             /* stable name of this worker: transactional.id is NAMESPACE-SLOT */
-    bool slot_pinned;             /* then also group.instance.id */
-    const char *const *pools;     /* topics steps.<pool> to subscribe to */
+    const char *slot;         /* stable name of this worker: transactional.id is NAMESPACE-SLOT */
+    bool slot_pinned;         /* then also group.instance.id */
+    const char *const *pools; /* topics steps.<pool> to subscribe to */
     size_t pools_count;
     bool serve_inbox;
     const char *const *properties; /* "name=value" for librdkafka; they win over the defaults here */
     size_t properties_count;
-    int32_t in_flight_max;      /* records handed to the loop and not finished; ring capacity */
-    int64_t control_ready_ms;   /* how long log_open waits for the brokers and for `control` */
+    int32_t in_flight_max;    /* records handed to the loop and not finished; ring capacity */
+    int64_t control_ready_ms; /* how long log_open waits for the brokers and for `control` */
 };
 
 struct log;
@@ -43,33 +43,33 @@ struct log;
 struct log *log_open(const struct log_settings *settings, struct error *error);
 
 enum log_event_kind {
-    LOG_RECORD,       /* a record of steps.<pool> or inbox */
-    LOG_CONTROL,      /* a record of `control`, of all partitions, without tenure */
-    LOG_CONTROL_END,  /* control was read to its high watermark as of log_open, or of log_read_control */
+    LOG_RECORD,      /* a record of steps.<pool> or inbox */
+    LOG_CONTROL,     /* a record of `control`, of all partitions, without tenure */
+    LOG_CONTROL_END, /* control was read to its high watermark as of log_open, or of log_read_control */
     LOG_ASSIGNED,
-    LOG_WAITING_ROW,  /* a row of `waiting`; value.data == NULL: tombstone */
-    LOG_WAITING_END,  /* the keeper's table is complete up to the high watermark */
-    LOG_BACKLOG_END,  /* inbox: its records below the high watermark at assignment were all handed over (at once when there
+    LOG_WAITING_ROW, /* a row of `waiting`; value.data == NULL: tombstone */
+    LOG_WAITING_END, /* the keeper's table is complete up to the high watermark */
+    LOG_BACKLOG_END, /* inbox: its records below the high watermark at assignment were all handed over (at once when there
                          were none): timers may fire from now on */
-    LOG_REVOKED,      /* stop: what is done was or will be committed by the log thread; answer with log_release */
-    LOG_LOST,         /* as LOG_REVOKED, but nothing of it can be committed any more */
-    LOG_REFUSED,      /* the brokers will never take the records of that log_done (too large, no such topic): `error` says why,
+    LOG_REVOKED,     /* stop: what is done was or will be committed by the log thread; answer with log_release */
+    LOG_LOST,        /* as LOG_REVOKED, but nothing of it can be committed any more */
+    LOG_REFUSED, /* the brokers will never take the records of that log_done (too large, no such topic): `error` says why,
                          `offset` which, `key` its run. Nothing of it was written, and all behind it in its partition waits
                          until log_done is called for this offset again, with records that say so. A timer's (offset -1) is
                          dropped: say so in another */
-    LOG_COMMITTED,    /* for observers: one transaction was committed */
-    LOG_STOPPED,      /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
+    LOG_COMMITTED, /* for observers: one transaction was committed */
+    LOG_STOPPED,   /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
 };
 
 struct log_event {
     enum log_event_kind kind;
-    enum topic topic; /* TOPIC_STEPS or TOPIC_INBOX for RECORD/ASSIGNED/REVOKED/LOST */
+    enum topic topic;       /* TOPIC_STEPS or TOPIC_INBOX for RECORD/ASSIGNED/REVOKED/LOST */
     const char *topic_name; /* valid as long as the log */
     int32_t partition;
     int64_t tenure;
-    int64_t offset;       /* RECORD: its own; ASSIGNED: where it starts */
-    int64_t timestamp_ms; /* RECORD: the broker's or the producer's */
-    bool suspect;         /* RECORD: below the high watermark at assignment: an earlier owner may have started it */
+    int64_t offset;        /* RECORD: its own; ASSIGNED: where it starts */
+    int64_t timestamp_ms;  /* RECORD: the broker's or the producer's */
+    bool suspect;          /* RECORD: below the high watermark at assignment: an earlier owner may have started it */
     struct str key, value; /* owned by the event until log_event_free */
     void *memory;          /* what log_event_free frees */
     int64_t commit_us;     /* COMMITTED: from begin to confirmed */
@@ -77,8 +77,8 @@ struct log_event {
     struct error error;    /* STOPPED, REFUSED */
 };
 
-int log_fd(const struct log *log);                          /* readable when log_next has something */
-bool log_next(struct log *log, struct log_event *event);    /* false: nothing now (and the fd is drained) */
+int log_fd(const struct log *log);                       /* readable when log_next has something */
+bool log_next(struct log *log, struct log_event *event); /* false: nothing now (and the fd is drained) */
 void log_event_free(struct log_event *event);
 
 struct log_record {

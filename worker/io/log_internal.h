@@ -171,7 +171,7 @@ struct log_topic *log_topic_resolve(struct log *log, enum topic topic, struct st
 struct log_topic *log_topic_named(const struct log *log, const char *name);
 
 /* ---- log_thread.c ---- */
-void *log_thread(void *log);
+void *log_thread(void *argument); /* the struct log */
 /* With `extra` zeroed bytes behind it, for texts. */
 struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition, size_t extra);
 void log_push(struct log *log, struct log_event *event); /* takes; never fails, keeps the order */

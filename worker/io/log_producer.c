@@ -246,7 +246,7 @@ static void delayed(struct log *log, const struct error *error)
 
 void log_producer_serve(struct log *log)
 {
-    struct error error;
+    struct error error = {.class = ERROR_RETRY};
     if (log->producer_state == PRODUCER_READY) {
         rd_kafka_poll(log->producer, 0);
         /* ▲ librdkafka repeats TxnOffsetCommit and EndTxn by itself and reports success; a late copy of either can then hit

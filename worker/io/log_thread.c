@@ -50,9 +50,9 @@ struct log_event *log_event_of(enum log_event_kind kind, const rd_kafka_message_
                                 .timestamp_ms = rd_kafka_message_timestamp(message, NULL),
                                 .key = {message->key != NULL ? key : NULL, message->key_len},
                                 .value = {message->payload != NULL ? value : NULL, message->len}};
-    if (message->key_len > 0)
+    if (message->key != NULL)
         memcpy(key, message->key, message->key_len);
-    if (message->len > 0)
+    if (message->payload != NULL)
         memcpy(value, message->payload, message->len);
     key[message->key_len] = '\0';
     value[message->len] = '\0';
