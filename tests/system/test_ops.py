@@ -93,7 +93,8 @@ def test_taken_port_is_said_and_the_next_one_used(local):
     assert (local / "redis/port").read_text().strip() != str(taken)
 
 
-@pytest.mark.parametrize("content", ["{pid} 1", "{pid}", "999999999 5", "", "nonsense here", "-1 -1", "{pid} {start}"])
+@pytest.mark.parametrize("content", ["{pid} 1", "{pid}", "999999999 5", "", "nonsense here", "-1 -1", "{pid} {start}"],
+                         ids=["wrong start", "no start", "no such process", "empty", "words", "every process", "other program"])
 def test_foreign_or_broken_pid_file_stops_nobody(local, content):
     other = subprocess.Popen(["sleep", "600"])
     try:

@@ -50,12 +50,12 @@ def test_skipped_are_counted_and_named(tree):
 
 @pytest.mark.parametrize("script, line", [
     (GOOD + BAD, "1 passed, 1 failed"),
-    (GOOD + 'echo "[ RUN      ] two"; kill -SEGV $$\n', "1 passed, 1 failed"),  # crash within a test
-    (GOOD + "kill -ABRT $$\n", "1 passed, 1 failed"),  # crash after the last test
-    (GOOD + "exit 99\n", "1 passed, 1 failed"),  # what a sanitizer finds at exit
-    ("exit 0\n", "0 passed, 1 failed"),  # a program without tests
-    (None, "0 passed, 1 failed"),  # a program that was not built
-])
+    (GOOD + 'echo "[ RUN      ] two"; kill -SEGV $$\n', "1 passed, 1 failed"),
+    (GOOD + "kill -ABRT $$\n", "1 passed, 1 failed"),
+    (GOOD + "exit 99\n", "1 passed, 1 failed"),
+    ("exit 0\n", "0 passed, 1 failed"),
+    (None, "0 passed, 1 failed"),
+], ids=["a test fails", "crash within a test", "crash after the last test", "finding at exit", "no tests", "not built"])
 def test_failures_are_counted_and_named(tree, script, line):
     program(tree, "unit/test_a", script)
     last, status, said = run(tree)
