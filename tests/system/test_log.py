@@ -251,6 +251,18 @@ def test_records_that_no_broker_takes(namespace):
         assert worker.log().count("event=record.refused") == 4, worker.log()[-3000:]
 
 
+def test_stops_although_a_topic_is_gone(namespace):
+    """librdkafka before 2.6.1 cannot be torn down when something of a deleted topic is left in a partition's queue."""
+    space = namespace()
+    worker = space.serve("a").serving()
+    space.run("load", 0, 10)
+    admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
+    for done in admin.delete_topics([f"{space.name}.steps.default"]).values():
+        done.result()
+    worker.says("UNKNOWN_TOPIC_OR_PART")
+    assert worker.end(signal.SIGTERM, 15) == 0
+
+
 def commit(space, topic, partition, offset, metadata):
     """What somebody else may have left in the group."""
     consumer = Consumer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "group.id": space.name, "enable.auto.commit": False})

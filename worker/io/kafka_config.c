@@ -86,6 +86,7 @@ rd_kafka_conf_t *kafka_config(const struct kafka_property *defaults, const char 
     rd_kafka_conf_t *config = rd_kafka_conf_new();
     /* A broker that was away for a while is to be found again within a second, not within librdkafka's ten. */
     bool ok = put(config, "client.id", "myelin", error) && put(config, "reconnect.backoff.max.ms", "1000", error) &&
+              put(config, "log.connection.close", "false", error) && /* brokers close idle ones; nothing is lost */
               put_all(config, defaults, error);
     for (size_t i = 0; ok && i < count; i++)
         ok = put_setting(config, properties[i], error);

@@ -29,6 +29,7 @@ struct log *log_open(const struct log_settings *settings, struct error *error)
         log_close(log);
         return NULL;
     }
+    pthread_setname_np(log->thread, "log");
     log->started = true;
     return log;
 }

@@ -73,7 +73,7 @@ struct log_partition {
     int64_t loud_us;  /* when to complain again */
     char why[512];    /* STAGE_UNSERVED */
 
-    rd_kafka_queue_t *queue; /* split off the consumer's; NULL until it is assigned */
+    rd_kafka_queue_t *queue; /* split off the consumer's; of log->queues; NULL until it is assigned */
     int64_t base, seq;       /* the committed offset and its commit_seq */
     int64_t position;        /* the lowest offset that was not delivered */
     int64_t suspect_below;   /* the high watermark at assignment */
@@ -83,6 +83,14 @@ struct log_partition {
     struct log_window window;
     size_t burst; /* works of `window.ready` in the transaction under way or in doubt; 0 = it is not in it */
     int64_t burst_base;
+};
+
+/* A partition's queue outlives its tenure: what librdkafka still puts into it must be taken out at the end, or the consumer
+ * cannot be destroyed (librdkafka before 2.6.1, issue 4724, when a topic was deleted). */
+struct log_queue {
+    const struct log_topic *of;
+    int32_t number;
+    rd_kafka_queue_t *queue;
 };
 
 enum log_producer_state {
@@ -128,6 +136,8 @@ struct log {
     bool joined;
     struct log_partition **partitions; /* by tenure */
     size_t partitions_count, partitions_capacity;
+    struct log_queue *queues; /* of every partition that was ever assigned */
+    size_t queues_count;
     size_t next_queue; /* where to begin: queues take turns */
     int64_t last_tenure;
     int64_t with_loop_steps; /* credits in use */
@@ -191,6 +201,7 @@ struct log_partition *log_partition_find(const struct log *log, const char *topi
 /* Tells the loop to let go of all partitions, waits for it, commits what is done, forgets them. */
 void log_leave_all(struct log *log);
 void log_partitions_free(struct log *log);
+void log_queues_free(struct log *log); /* once the consumer is closed */
 void log_unserve(struct log_partition *partition, const char *why);
 
 /* ---- log_reader.c ---- */

@@ -68,8 +68,6 @@ static void partition_free(struct log *log, struct log_partition *partition)
     log_rebuild_stop(log, partition);
     if (partition->of->topic == TOPIC_STEPS)
         log->with_loop_steps -= (int64_t)partition->window.with_loop;
-    if (partition->queue != NULL)
-        rd_kafka_queue_destroy(partition->queue);
     log_window_free(&partition->window);
     free(partition);
 }
@@ -103,6 +101,43 @@ void log_unserve(struct log_partition *partition, const char *why)
 
 /* ---- assign ---- */
 
+static void drain(rd_kafka_queue_t *queue)
+{
+    rd_kafka_message_t *message;
+    while (rd_kafka_consume_batch_queue(queue, 0, &message, 1) > 0)
+        rd_kafka_message_destroy(message);
+    rd_kafka_queue_destroy(queue);
+}
+
+void log_queues_free(struct log *log)
+{
+    for (size_t i = 0; i < log->queues_count; i++)
+        drain(log->queues[i].queue);
+    free(log->queues);
+    log->queues = NULL;
+    log->queues_count = 0;
+}
+
+/* Split off before the assignment takes effect, or the first records would be in the consumer's own queue. */
+static rd_kafka_queue_t *split_queue(struct log *log, const struct log_partition *partition)
+{
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(log->consumer, partition->of->name, partition->number);
+    size_t i = 0;
+    while (i < log->queues_count && !(log->queues[i].of == partition->of && log->queues[i].number == partition->number))
+        i++;
+    if (i == log->queues_count) {
+        log->queues = realloc(log->queues, ++log->queues_count * sizeof *log->queues);
+        if (log->queues == NULL)
+            abort();
+    } else {
+        rd_kafka_queue_destroy(log->queues[i].queue); /* another handle of the same queue */
+    }
+    log->queues[i] = (struct log_queue){partition->of, partition->number, queue};
+    rd_kafka_queue_forward(queue, NULL);
+    rd_kafka_queue_io_event_enable(queue, log->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+    return queue;
+}
+
 /* Assigns to the consumer all that is settled. Those that run already go on from where they are. */
 static void assign(struct log *log)
 {
@@ -111,12 +146,8 @@ static void assign(struct log *log)
         struct log_partition *partition = log->partitions[i];
         if (partition->stage != STAGE_REBUILD && partition->stage != STAGE_SERVING)
             continue;
-        if (partition->queue == NULL) {
-            /* Before the assignment takes effect, or the first records would be in the consumer's own queue. */
-            partition->queue = rd_kafka_queue_get_partition(log->consumer, partition->of->name, partition->number);
-            rd_kafka_queue_forward(partition->queue, NULL);
-            rd_kafka_queue_io_event_enable(partition->queue, log->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
-        }
+        if (partition->queue == NULL)
+            partition->queue = split_queue(log, partition);
         rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset = partition->position;
     }
     rd_kafka_resp_err_t failed = rd_kafka_assign(log->consumer, list);

@@ -353,6 +353,7 @@ static void end(struct log *log)
     log_partitions_free(log);
     if (log->joined)
         rd_kafka_consumer_close(log->consumer);
+    log_queues_free(log);
     struct log_event *event = log_event_new(LOG_STOPPED, NULL, 0);
     if (log->failed)
         event->error = log->error;
