@@ -111,8 +111,16 @@ static bool good_id(struct str id)
     return true;
 }
 
-static void start(struct job *job, const struct contract *contract, const struct run_requested *request,
-                  struct str input_hash)
+/* What was to be committed cannot be: begin anew. */
+static void commit_again(struct job *job)
+{
+    struct commit *commit = &job->commit;
+    commit_open(commit, job->worker, job->arena, commit->source, commit->offset);
+}
+
+/* NULL, or why the run cannot be started. */
+static const char *start(struct job *job, const struct contract *contract, const struct run_requested *request,
+                         struct str input_hash)
 {
     struct decide_env env = env_of(job, contract);
     struct plan plan;
@@ -131,6 +139,12 @@ static void start(struct job *job, const struct contract *contract, const struct
     keeper_open(job->inbox->keeper, &row, job->arena, &written);
     commit_row(&job->commit, &written, request->run);
     commit_plan(&job->commit, &plan);
+    if (!job->commit.failed)
+        return NULL;
+    const char *refused = arena_printf(job->arena, "its first step cannot be written down: %s", job->commit.error.text).data;
+    keeper_forget(job->inbox->keeper, request->run, job->arena, &written);
+    commit_again(job);
+    return refused;
 }
 
 static void run_requested(struct job *job, const struct run_requested *request)
@@ -149,7 +163,7 @@ static void run_requested(struct job *job, const struct run_requested *request)
     if (refused == NULL) {
         switch (keeper_start_verdict(job->inbox->keeper, request, input_hash, job->now_ms)) {
         case START_NEW:
-            start(job, contract, request, input_hash);
+            refused = start(job, contract, request, input_hash);
             break;
         case START_SAME:
             break;
@@ -199,9 +213,15 @@ static bool wake(struct job *job, const struct step_parked *parked, const struct
         decide_wake(&env, run, parked, cause, &plan);
     else
         decide_abandon(&env, run, STR("its contract, or the step in it, is not known"), &plan);
+    commit_plan(&job->commit, &plan);
+    if (job->commit.failed) {
+        struct str reason = arena_printf(job->arena, "cannot be written down: %s", job->commit.error.text);
+        commit_again(job);
+        decide_abandon(&env, run, reason, &plan);
+        commit_plan(&job->commit, &plan);
+    }
     keeper_release(job->inbox->keeper, run->id, run->at.branch, job->arena, &row);
     commit_row(&job->commit, &row, run->id);
-    commit_plan(&job->commit, &plan);
     return known;
 }
 
@@ -243,27 +263,53 @@ static void job_close(struct job *job)
     arena_free(job->arena);
 }
 
-static void dispatch(struct job *job, const struct record *record)
+static bool is_open(const struct job *job, struct str run)
 {
-    struct waiting_row row;
+    const struct run_row *row = keeper_run(job->inbox->keeper, run);
+    return row != NULL && row->ended_at_ms == 0;
+}
+
+static void closed(struct job *job, const struct run_closed *closed)
+{
+    struct waiting_row written;
+    if (!is_open(job, closed->run)) {
+        commit_dead(&job->commit, STR("the end of a run that is not open"), closed->run);
+        return;
+    }
+    keeper_close(job->inbox->keeper, closed, job->arena, &written);
+    commit_row(&job->commit, &written, closed->run);
+}
+
+static void park(struct job *job, const struct step_parked *parked)
+{
+    struct waiting_row written;
+    if (!is_open(job, parked->run)) {
+        commit_dead(&job->commit, STR("a parked step of a run that is not open"), parked->run);
+        return;
+    }
+    keeper_park(job->inbox->keeper, parked, job->arena, &written);
+    commit_row(&job->commit, &written, parked->run);
+}
+
+static void dispatch(struct job *job, struct record *record)
+{
     switch (record->type) {
     case RECORD_RUN_REQUESTED:
         run_requested(job, &record->is.run_requested);
         break;
     case RECORD_STEP_PARKED:
-        keeper_park(job->inbox->keeper, &record->is.step_parked, job->arena, &row);
-        commit_row(&job->commit, &row, record->is.step_parked.run);
+        park(job, &record->is.step_parked);
         break;
-    case RECORD_DECISION:
-        job->now_ms = job->commit.source->timestamp_ms; /* the broker's word decides between a person and a timeout */
+    case RECORD_DECISION: /* the broker's clock decides between a person and a timeout, never the person's */
+        job->now_ms = job->commit.source->timestamp_ms;
+        record->is.decision.at_ms = job->now_ms;
         decision(job, &record->is.decision);
         break;
     case RECORD_RESOLVED:
         resolved(job, &record->is.resolved);
         break;
     case RECORD_RUN_CLOSED:
-        keeper_close(job->inbox->keeper, &record->is.run_closed, job->arena, &row);
-        commit_row(&job->commit, &row, record->is.run_closed.run);
+        closed(job, &record->is.run_closed);
         break;
     default:
         commit_dead(&job->commit, arena_printf(job->arena, "a %s does not belong here", record_name(record->type)), STR_NONE);

@@ -56,7 +56,15 @@ static void release(struct delivery *delivery)
     mem_free(delivery);
 }
 
-/* Commits what was decided. A plan that cannot be written down (too large, no valid text) ends its run with that reason. */
+static bool write_down(struct delivery *delivery, struct commit *commit)
+{
+    commit_open(commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+    commit_plan(commit, &delivery->plan);
+    return !commit->failed;
+}
+
+/* Commits what was decided. A plan that cannot be written down (too large, no valid text) ends its run with that reason; that
+ * a tool was called, and with what, is written down all the same. */
 static void finish(struct delivery *delivery)
 {
     if (delivery->orphan) {
@@ -64,13 +72,17 @@ static void finish(struct delivery *delivery)
         return;
     }
     struct commit commit;
-    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
-    commit_plan(&commit, &delivery->plan);
-    if (commit.failed) {
+    bool written = write_down(delivery, &commit);
+    bool answered = delivery->call != NULL && delivery->call->kind == CALL_TOOL && delivery->outcome.result.data != NULL;
+    if (!written && answered) {
+        delivery->outcome.result = STR("{\"truncated\":true}");
+        decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
+        written = write_down(delivery, &commit);
+    }
+    if (!written) {
         struct str reason = arena_printf(delivery->arena, "cannot be written down: %s", commit.error.text);
         decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);
-        commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
-        commit_plan(&commit, &delivery->plan);
+        write_down(delivery, &commit);
     }
     commit_done(&commit);
     release(delivery);
@@ -171,7 +183,8 @@ static void on_answer(void *context, const struct http_answer *answer)
     struct str packed = answered ? answer_pack(delivery->arena, answer) : STR_NONE;
     if (delivery->leased)
         ledger_store(ledger, made->key, packed);
-    bool settled = answered || delivery->outcome.executed_surely_not;
+    /* I5: a repetition that surely did not execute says nothing of the call before it. */
+    bool settled = answered || (delivery->outcome.executed_surely_not && !made->takeover);
     if (made->effect == EFFECT_WRITE && delivery->fence > 0 && settled) {
         delivery->packed = packed;
         ledger_complete(ledger, made->key, delivery->fence, packed, on_stored, delivery); /* I4: before the commit */
@@ -268,8 +281,13 @@ static void adopt(struct delivery *delivery, struct str packed)
     struct str kept = arena_str(delivery->arena, packed);
     if (delivery->call->kind == CALL_MODEL)
         delivery->model = settings_model(delivery->worker->settings, delivery->call->model);
-    if (!answer_unpack(kept, &answer) || (delivery->call->kind == CALL_MODEL && delivery->model == NULL)) {
-        fail(delivery, "what Redis holds for this call cannot be read", false);
+    bool unpacked = answer_unpack(kept, &answer);
+    if (write && !unpacked) { /* whatever it says: it is done */
+        LOG_ERROR("ledger.unreadable", LOG_STR("run", delivery->run->id), LOG_STR("key", delivery->call->key));
+        delivery->outcome =
+            (struct outcome){.kind = OUTCOME_ANSWERED, .origin = ORIGIN_ADOPTED, .result = STR("null")};
+    } else if (!unpacked || (delivery->call->kind == CALL_MODEL && delivery->model == NULL)) {
+        fail(delivery, "the stored answer of this call cannot be read, or its model is not in this worker's settings", true);
     } else {
         outcome_of(delivery, &answer);
         delivery->outcome.origin = write ? ORIGIN_ADOPTED : ORIGIN_REUSED;
@@ -299,6 +317,7 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
             .kind = OUTCOME_DOUBT,
             .reason = arena_str(delivery->arena, answer->reason),
             .until_ms = answer->until_ms,
+            .held = true,
         };
         decide(delivery);
     } else if (write) {
@@ -403,7 +422,9 @@ void loop_contracts_read(struct worker *worker)
         next = delivery->next;
         if (delivery->env.contract != NULL)
             continue;
-        if (delivery->run != NULL || decode(delivery, &error))
+        if (delivery->orphan)
+            release(delivery);
+        else if (delivery->run != NULL || decode(delivery, &error))
             plan(delivery);
         else
             poison(delivery, error.text);
