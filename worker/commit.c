@@ -66,7 +66,8 @@ void commit_row(struct commit *commit, const struct waiting_row *row, struct str
 
 static struct str encode_run(struct commit *commit, struct run *run)
 {
-    run->incarnation = arena_str(commit->arena, str_of(ledger_incarnation(commit->worker->ledger)));
+    if (!run->at.suspect)
+        run->incarnation = arena_str(commit->arena, str_of(ledger_incarnation(commit->worker->ledger)));
     run->written_at_ms = clock_wall_ms();
     return encode(commit, RECORD_STEP_READY, run, RUN_STATE_SIZE_MAX);
 }

@@ -229,6 +229,22 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
 
 /* ---- reserve ---- */
 
+/* I5: may an earlier delivery have started this call? An event that waited because Redis could not be asked stays suspect. */
+static bool suspect(const struct delivery *delivery)
+{
+    return delivery->source.suspect || delivery->run->at.suspect;
+}
+
+static void must_wait(struct delivery *delivery, struct str why)
+{
+    delivery->outcome = (struct outcome){
+        .kind = OUTCOME_NOT_NOW,
+        .reason = arena_printf(delivery->arena, "writes must wait: %.*s", STR_ARG(why)),
+        .suspect = suspect(delivery),
+    };
+    decide(delivery);
+}
+
 static void reserve(struct delivery *delivery)
 {
     struct ledger *ledger = delivery->worker->ledger;
@@ -237,16 +253,12 @@ static void reserve(struct delivery *delivery)
     const char *refused = write ? ledger_writes_refused(ledger) : NULL;
     CRASH_POINT("before_reserve");
     if (refused != NULL) {
-        delivery->outcome = (struct outcome){
-            .kind = OUTCOME_NOT_NOW,
-            .reason = arena_printf(delivery->arena, "writes must wait: %s", refused),
-        };
-        decide(delivery);
+        must_wait(delivery, str_of(refused));
     } else if (wanted->takeover) { /* a probe sends no write: its hold on the record needs no time of its own */
         int64_t timeout_ms = wanted->kind == CALL_PROBE ? 0 : wanted->timeout_ms;
         ledger_takeover(ledger, wanted->key, timeout_ms, on_reserved, delivery);
     } else if (write) {
-        ledger_reserve(ledger, wanted->key, wanted->timeout_ms, delivery->source.suspect, delivery->run->incarnation,
+        ledger_reserve(ledger, wanted->key, wanted->timeout_ms, suspect(delivery), delivery->run->incarnation,
                        on_reserved, delivery);
     } else if (wanted->effect == EFFECT_READ) {
         ledger_lease(ledger, wanted->key, on_reserved, delivery);
@@ -321,11 +333,7 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
         };
         decide(delivery);
     } else if (write) {
-        delivery->outcome = (struct outcome){
-            .kind = OUTCOME_NOT_NOW,
-            .reason = arena_printf(delivery->arena, "writes must wait: %.*s", STR_ARG(answer->reason)),
-        };
-        decide(delivery);
+        must_wait(delivery, answer->reason);
     } else {
         call(delivery); /* Redis is down: a read goes on without it */
     }

@@ -184,6 +184,7 @@ static const struct codec_field cursor_fields[] = {
     TEXT_NULL(cursor, candidate),
     STRUCT(cursor, doubt, doubt_table),
     STRUCT(cursor, resolution, resolution_table),
+    BOOL(cursor, suspect),
 };
 TABLE(cursor, "Cursor", cursor);
 

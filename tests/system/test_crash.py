@@ -180,3 +180,26 @@ def test_redis_wiped_and_worker_killed_in_the_write(tmp_path, policy):
         wait_until("the run ends", case.step, 60, every=0.1)
         assert case.judge() == GOOD
         assert [doubt["settled"] for doubt in case.space.state("r1")["doubts"]] == [True]
+
+
+def test_redis_wiped_and_not_there_when_the_next_worker_starts(tmp_path):
+    """A write that must wait for Redis is still in doubt when Redis is back: waiting does not clear a suspect."""
+    case = Case(tmp_path, "ask")
+    case.tools.stop()
+    case.tools = case.space.double(
+        "tool_double", script=[{"times": 1, "match": {"tool": "send"}, "answer": {"act_and_not_answer": "hold"}}])
+    with case.space:
+        worker = case.space.worker("s")
+        case.space.start("crash", {"to": "jane@acme.example"}, run="r1")
+        approve(case)
+        case.tools.wait_for("acted", tool="send", seconds=20)
+        worker.kill()
+        wipe(case.space)
+        redis = case.space.env["MYELIN_REDIS"]
+        worker = case.space.worker("s", MYELIN_REDIS="127.0.0.1:9")  # nobody is there
+        wait_until("the write waits", lambda: "writes must wait" in (case.space.state("r1")["current_step"][0]["reason"] or ""), 20)
+        worker.terminate()
+        case.space.worker("s", MYELIN_REDIS=redis)
+        wait_until("the run ends", case.step, 60, every=0.1)
+        assert case.judge() == GOOD
+        assert [doubt["settled"] for doubt in case.space.state("r1")["doubts"]] == [True]

@@ -145,6 +145,7 @@ void decide_step(const struct decide_env *env, const struct run *run, struct pla
     struct draft draft;
     draft_open(&draft, env, run, plan);
     assert(draft.step != NULL); /* the loop checked that the contract has this step */
+    draft.run->at.suspect = false;
     const char *why = draft.step->kind == STEP_APPROVAL ? "an approval waits for a person" : NULL;
     if (!misfit(&draft, why) && !stopped(&draft)) {
         const struct call *call = next_call(&draft);
@@ -165,6 +166,7 @@ static void not_now(struct draft *draft, const struct outcome *outcome)
 {
     int64_t wait = outcome->retry_after_ms > NOT_NOW_MS ? outcome->retry_after_ms : NOT_NOW_MS;
     draft->run->usage.steps--; /* a long outage must not use up the run's steps */
+    draft->run->at.suspect = outcome->suspect;
     walk_park(draft, WAITS_TIMER, outcome->reason, draft->env->now_ms + wait);
 }
 
@@ -295,6 +297,7 @@ void decide_outcome(const struct decide_env *env, const struct run *run, const s
     struct draft draft;
     draft_open(&draft, env, run, plan);
     assert(draft.step != NULL);
+    draft.run->at.suspect = false;
     if (call->kind == CALL_PROBE && outcome->kind != OUTCOME_DOUBT && outcome->kind != OUTCOME_NOT_NOW) {
         doubt_probed(&draft, call, outcome);
     } else {

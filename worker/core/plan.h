@@ -70,6 +70,7 @@ struct outcome {
     bool executed_surely_not; /* OUTCOME_FAILED of a write: the only way a write may fail */
     int64_t retry_after_ms;   /* what the endpoint asked for; 0 = nothing */
     int64_t until_ms;         /* OUTCOME_DOUBT */
+    bool suspect;             /* OUTCOME_NOT_NOW of a write: an earlier delivery may have started it */
     bool held;                /* OUTCOME_DOUBT: nothing was sent now, somebody holds its record: uses up no attempt */
 };
 

@@ -116,6 +116,8 @@ struct cursor {
     struct str candidate; /* JSON: the output waiting for the judge */
     struct doubt doubt;
     struct resolution resolution;
+    bool suspect; /* I5: an earlier delivery may have started this call and Redis could not be asked since: `incarnation` is
+                     that of the event which was delivered then */
 };
 
 struct run {
