@@ -138,7 +138,7 @@ class Story:
         return f"waiting ({body['waits_for']}): {body['reason']}"
 
     def on_ApprovalDecided(self, fact, body):
-        return f"{body['decision']} by {body['by']}, bound to sha256:{body['args_hash'][:8]} (recipient, subject, body)"
+        return f"{body['decision']} by {body['by']}, bound to sha256:{body['args_hash'][:8]} (the arguments)"
 
     def on_StepCompleted(self, fact, body):
         return f"{GREEN}done{PLAIN} -> {body['target']}"
@@ -272,7 +272,7 @@ def main():
         emails, repeated, good = judge(space, tools, run, story)
         shutil.copy(tools.ledger_path, DIRECTORY / "ledger.jsonl")
         head("TRY", f"kcat -C -b {space.env['MYELIN_KAFKA']} -t {space.name}.history -e -X isolation.level=read_committed")
-        head("", f"MYELIN_NAMESPACE={space.name} build/myelin show {run}")
+        head("", f". .local/env; MYELIN_NAMESPACE={space.name} build/myelin show {run}")
         head("", "MODEL_URL=... MODEL_KEY=... make demo  |  make down")
         say(f"demo {'ok' if good else 'FAILED'}: run={run} emails={emails} repeated={repeated} kills={kills}")
         return 0 if good else 1
