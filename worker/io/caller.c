@@ -228,8 +228,7 @@ struct caller_call *caller_start(struct caller *caller, const struct http_reques
     caller->calls_count++;
     if (call->deadline_ms < caller->deadline_ms)
         caller->deadline_ms = call->deadline_ms;
-    wake_before(caller, caller->deadline_ms);
-    return call;
+    return call; /* the loop is awake: adding the handle set libcurl's timer */
 }
 
 void caller_cancel(struct caller_call *call)
