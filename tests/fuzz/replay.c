@@ -23,7 +23,7 @@ static void replay_bytes(const uint8_t *data, size_t size)
     if (exact == NULL)
         abort();
     memcpy(exact, data, size);
-    (void) LLVMFuzzerTestOneInput(exact, size);
+    (void)LLVMFuzzerTestOneInput(exact, size);
     free(exact);
     inputs++;
 }
@@ -62,7 +62,7 @@ static int replay_path(const char *path)
         return 1;
     }
     if (!S_ISDIR(status.st_mode))
-        return replay_file(path, (size_t) status.st_size);
+        return replay_file(path, (size_t)status.st_size);
     directory = opendir(path);
     if (directory == NULL) {
         perror(path);
