@@ -18,6 +18,7 @@
 
 /* I7: due decisions in one go, so that records are not kept waiting by many timers. */
 #define INBOX_DUE_MAX 200
+#define REQUEST_ID_SIZE_MAX 256
 
 struct held {
     struct log_event event;
@@ -28,8 +29,8 @@ struct inbox {
     struct inbox *next;
     struct log_event self; /* topic, partition, tenure: the source of what a timer decides */
     struct keeper *keeper;
-    bool rebuilt;          /* the table is complete: records may be decided */
-    bool caught_up;        /* the backlog was read: timers may fire */
+    bool rebuilt;                   /* the table is complete: records may be decided */
+    bool caught_up;                 /* the backlog was read: timers may fire */
     struct held *held, **held_last; /* records that wait until `control` was read */
 };
 
@@ -61,12 +62,13 @@ static void answer(struct job *job, struct str run, struct str request_id, const
         .branch = STR(""),
         .step = STR(""),
         .kind = FACT_REQUEST_ANSWERED,
-        .is.request_answered = {
-            .request_id = request_id,
-            .request = str_of(request),
-            .accepted = refused == NULL,
-            .reason = refused != NULL ? arena_str(job->arena, str_of(refused)) : STR_NONE,
-        },
+        .is.request_answered =
+            {
+                .request_id = request_id,
+                .request = str_of(request),
+                .accepted = refused == NULL,
+                .reason = refused != NULL ? arena_str(job->arena, str_of(refused)) : STR_NONE,
+            },
     };
     commit_fact(&job->commit, &fact);
 }
@@ -106,16 +108,23 @@ static bool good_id(struct str id)
     if (id.size < 1 || id.size > 128)
         return false;
     for (size_t i = 0; i < id.size; i++)
-        if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", id.data[i]) == NULL)
+        if (id.data[i] == '\0' ||
+            strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", id.data[i]) == NULL)
             return false;
     return true;
 }
 
-/* What was to be committed cannot be: begin anew. */
-static void commit_again(struct job *job)
+/* NULL, or why it cannot be written down (too large, no valid text): then nothing of it is kept. */
+static const char *refuse_plan(struct job *job, struct plan *plan)
 {
-    struct commit *commit = &job->commit;
-    commit_open(commit, job->worker, job->arena, commit->source, commit->offset);
+    struct commit before = job->commit;
+    commit_plan(&job->commit, plan);
+    if (!job->commit.failed)
+        return NULL;
+    const char *refused =
+        arena_printf(job->arena, "what follows cannot be written down: %s", job->commit.error.text).data;
+    job->commit = before;
+    return refused;
 }
 
 /* NULL, or why the run cannot be started. */
@@ -125,6 +134,9 @@ static const char *start(struct job *job, const struct contract *contract, const
     struct decide_env env = env_of(job, contract);
     struct plan plan;
     decide_run(&env, request, &plan);
+    const char *refused = refuse_plan(job, &plan); /* before the keeper knows of it: its table is what was written */
+    if (refused != NULL)
+        return refused;
     struct run_row row = {
         .run = request->run,
         .contract = contract->name,
@@ -138,13 +150,7 @@ static const char *start(struct job *job, const struct contract *contract, const
     struct waiting_row written;
     keeper_open(job->inbox->keeper, &row, job->arena, &written);
     commit_row(&job->commit, &written, request->run);
-    commit_plan(&job->commit, &plan);
-    if (!job->commit.failed)
-        return NULL;
-    const char *refused = arena_printf(job->arena, "its first step cannot be written down: %s", job->commit.error.text).data;
-    keeper_forget(job->inbox->keeper, request->run, job->arena, &written);
-    commit_again(job);
-    return refused;
+    return NULL;
 }
 
 static void run_requested(struct job *job, const struct run_requested *request)
@@ -155,7 +161,8 @@ static void run_requested(struct job *job, const struct run_requested *request)
     if (contract == NULL && refused != NULL)
         refused = arena_printf(job->arena, "the contract is refused: %s", refused).data;
     else if (contract == NULL)
-        refused = arena_printf(job->arena, "no contract with hash %.*s was published", STR_ARG(request->contract_hash)).data;
+        refused =
+            arena_printf(job->arena, "no contract with hash %.*s was published", STR_ARG(request->contract_hash)).data;
     else if (!good_id(request->run))
         refused = "a run id is 1 to 128 of letters, digits, '.', '_' and '-'";
     else
@@ -180,28 +187,41 @@ static void run_requested(struct job *job, const struct run_requested *request)
 
 /* ---- a waiting step wakes ---- */
 
-/* False: it cannot go on (its event or contract is unreadable); the run was ended with that reason. */
-static bool wake(struct job *job, const struct step_parked *parked, const struct wake *cause)
+/* What waits cannot be read: its run ends with that reason. */
+static void wake_unreadable(struct job *job, struct str run, struct str branch, const struct error *error)
 {
+    struct waiting_row row;
+    struct run_closed closed = {
+        .run = run,
+        .status = RUN_FAILED,
+        .reason = arena_printf(job->arena, "its waiting step cannot be read: %s", error->text),
+        .at_ms = job->now_ms,
+    };
+    commit_dead(&job->commit, closed.reason, run);
+    keeper_release(job->inbox->keeper, run, branch, job->arena, &row);
+    commit_row(&job->commit, &row, run);
+    keeper_close(job->inbox->keeper, &closed, job->arena, &row);
+    commit_row(&job->commit, &row, run);
+}
+
+/* NULL, or why not what was wanted: it waits on, since what a person said cannot be written down; or it cannot go on (its
+ * event or contract is unreadable), and its run was ended with that reason. */
+static const char *wake(struct job *job, const struct step_parked *parked, const struct wake *cause)
+{
+    /* The keeper's own words for what waits: the event in it may tell of another step. */
+    struct str id = arena_str(job->arena, parked->run), branch = arena_str(job->arena, parked->branch);
     struct record *record = ARENA_NEW(job->arena, struct record);
     struct error error = {.class = ERROR_NONE};
     bool ok = record_decode(parked->event, job->arena, record, &error);
     if (ok && record->type != RECORD_STEP_READY)
-        ok = error_set(&error, ERROR_POISON, "a parked step must hold a StepReady, not a %s", record_name(record->type));
-    struct waiting_row row;
+        ok = error_set(&error, ERROR_POISON, "a parked step must hold a StepReady, not a %s",
+                       record_name(record->type));
+    const char *unsound = ok ? run_unsound(&record->is.step_ready) : NULL;
+    if (unsound != NULL)
+        ok = error_set(&error, ERROR_POISON, "its %s is out of all bounds", unsound);
     if (!ok) {
-        struct run_closed closed = {
-            .run = arena_str(job->arena, parked->run),
-            .status = RUN_FAILED,
-            .reason = arena_printf(job->arena, "its waiting step cannot be read: %s", error.text),
-            .at_ms = job->now_ms,
-        };
-        commit_dead(&job->commit, closed.reason, closed.run);
-        keeper_release(job->inbox->keeper, closed.run, parked->branch, job->arena, &row);
-        commit_row(&job->commit, &row, closed.run);
-        keeper_close(job->inbox->keeper, &closed, job->arena, &row);
-        commit_row(&job->commit, &row, closed.run);
-        return false;
+        wake_unreadable(job, id, branch, &error);
+        return "the waiting step cannot go on; see: myelin show";
     }
     const struct run *run = &record->is.step_ready;
     const char *refused;
@@ -213,16 +233,17 @@ static bool wake(struct job *job, const struct step_parked *parked, const struct
         decide_wake(&env, run, parked, cause, &plan);
     else
         decide_abandon(&env, run, STR("its contract, or the step in it, is not known"), &plan);
-    commit_plan(&job->commit, &plan);
-    if (job->commit.failed) {
-        struct str reason = arena_printf(job->arena, "cannot be written down: %s", job->commit.error.text);
-        commit_again(job);
-        decide_abandon(&env, run, reason, &plan);
+    refused = refuse_plan(job, &plan);
+    if (refused != NULL && (cause->kind == WAKE_DECISION || cause->kind == WAKE_RESOLUTION))
+        return refused; /* who asked may ask with less */
+    if (refused != NULL) {
+        decide_abandon(&env, run, str_of(refused), &plan);
         commit_plan(&job->commit, &plan);
     }
-    keeper_release(job->inbox->keeper, run->id, run->at.branch, job->arena, &row);
-    commit_row(&job->commit, &row, run->id);
-    return known;
+    struct waiting_row row;
+    keeper_release(job->inbox->keeper, id, branch, job->arena, &row);
+    commit_row(&job->commit, &row, id);
+    return known ? NULL : "the waiting step cannot go on; see: myelin show";
 }
 
 static void decision(struct job *job, const struct decision *decision)
@@ -230,8 +251,7 @@ static void decision(struct job *job, const struct decision *decision)
     const char *refused = keeper_refuse_decision(job->inbox->keeper, decision, job->arena);
     if (refused == NULL) {
         struct wake cause = {.kind = WAKE_DECISION, .decision = decision};
-        if (!wake(job, keeper_parked_step(job->inbox->keeper, decision->run, decision->step), &cause))
-            refused = "the waiting step cannot go on; see: myelin show";
+        refused = wake(job, keeper_parked_step(job->inbox->keeper, decision->run, decision->step), &cause);
     }
     answer(job, decision->run, decision->request_id, decision->approved ? "approve" : "reject", refused);
 }
@@ -241,8 +261,7 @@ static void resolved(struct job *job, const struct resolved *resolved)
     const char *refused = keeper_refuse_resolution(job->inbox->keeper, resolved, job->arena);
     if (refused == NULL) {
         struct wake cause = {.kind = WAKE_RESOLUTION, .resolution = resolved};
-        if (!wake(job, keeper_parked_step(job->inbox->keeper, resolved->run, resolved->step), &cause))
-            refused = "the waiting step cannot go on; see: myelin show";
+        refused = wake(job, keeper_parked_step(job->inbox->keeper, resolved->run, resolved->step), &cause);
     }
     answer(job, resolved->run, resolved->request_id, "resolve", refused);
 }
@@ -291,6 +310,33 @@ static void park(struct job *job, const struct step_parked *parked)
     commit_row(&job->commit, &written, parked->run);
 }
 
+/* NULL, or what of the record is out of all bounds: what is due is computed from times, and an answer must fit a record. */
+static const char *unsound(const struct record *record)
+{
+    static const char *const request_id = "request_id is over 256 bytes";
+    switch (record->type) {
+    case RECORD_RUN_REQUESTED:
+        return record->is.run_requested.request_id.size > REQUEST_ID_SIZE_MAX ? request_id : NULL;
+    case RECORD_DECISION:
+        return record->is.decision.request_id.size > REQUEST_ID_SIZE_MAX ? request_id : NULL;
+    case RECORD_RESOLVED:
+        return record->is.resolved.request_id.size > REQUEST_ID_SIZE_MAX ? request_id : NULL;
+    case RECORD_STEP_PARKED:
+        return run_time_sound(record->is.step_parked.due_at_ms) &&
+                       run_time_sound(record->is.step_parked.run_deadline_at_ms)
+                   ? NULL
+                   : "a time of it is out of all bounds";
+    case RECORD_RUN_CLOSED:
+        return run_time_sound(record->is.run_closed.at_ms) && record->is.run_closed.at_ms > 0
+                   ? NULL
+                   : "its time is out of all bounds";
+    case RECORD_RUN_ROW:
+        return run_time_sound(record->is.run_row.ended_at_ms) ? NULL : "its end is out of all bounds";
+    default:
+        return NULL;
+    }
+}
+
 static void dispatch(struct job *job, struct record *record)
 {
     switch (record->type) {
@@ -312,7 +358,8 @@ static void dispatch(struct job *job, struct record *record)
         closed(job, &record->is.run_closed);
         break;
     default:
-        commit_dead(&job->commit, arena_printf(job->arena, "a %s does not belong here", record_name(record->type)), STR_NONE);
+        commit_dead(&job->commit, arena_printf(job->arena, "a %s does not belong here", record_name(record->type)),
+                    STR_NONE);
     }
 }
 
@@ -343,7 +390,10 @@ static void handle(struct worker *worker, struct inbox *inbox, struct log_event 
         arena_free(job.arena);
         return;
     }
-    if (decoded)
+    const char *why = decoded ? unsound(record) : NULL;
+    if (why != NULL)
+        commit_dead(&job.commit, str_of(why), STR_NONE);
+    else if (decoded)
         dispatch(&job, record);
     else
         commit_dead(&job.commit, arena_str(job.arena, str_of(error.text)), STR_NONE);
@@ -415,7 +465,10 @@ static void waiting_row(struct inbox *inbox, const struct log_event *event)
     struct arena *arena = arena_new();
     struct record *record = ARENA_NEW(arena, struct record);
     struct error error;
-    if (!record_decode(event->value, arena, record, &error))
+    bool ok = record_decode(event->value, arena, record, &error);
+    if (ok && unsound(record) != NULL)
+        ok = error_set(&error, ERROR_POISON, "%s", unsound(record));
+    if (!ok)
         LOG_ERROR("waiting.unreadable", LOG_I("partition", event->partition), LOG_I("offset", event->offset),
                   LOG_S("reason", error.text));
     else if (record->type == RECORD_RUN_ROW)

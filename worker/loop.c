@@ -36,7 +36,7 @@ struct delivery {
     bool leased;
     struct str packed;      /* the write's result, until Redis has it */
     int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
-    bool orphan; /* the partition is somebody else's now: store the result, decide nothing */
+    bool orphan;            /* the partition is somebody else's now: store the result, decide nothing */
 };
 
 static void on_reserved(void *context, const struct ledger_answer *answer);
@@ -73,7 +73,8 @@ static void finish(struct delivery *delivery)
     }
     struct commit commit;
     bool written = write_down(delivery, &commit);
-    bool answered = delivery->call != NULL && delivery->call->kind == CALL_TOOL && delivery->outcome.result.data != NULL;
+    bool answered = delivery->call != NULL && delivery->call->kind == CALL_TOOL &&
+                    delivery->outcome.result.data != NULL;
     if (!written && answered) {
         delivery->outcome.result = STR("{\"truncated\":true}");
         decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
@@ -219,7 +220,8 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
     for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
         if (delivery->store_again_ms > 0 && delivery->store_again_ms <= now_mono_ms) {
             delivery->store_again_ms = 0;
-            ledger_complete(worker->ledger, delivery->call->key, delivery->fence, delivery->packed, on_stored, delivery);
+            ledger_complete(worker->ledger, delivery->call->key, delivery->fence, delivery->packed, on_stored,
+                            delivery);
         } else if (delivery->store_again_ms > 0 && delivery->store_again_ms < next_ms) {
             next_ms = delivery->store_again_ms;
         }
@@ -274,7 +276,8 @@ static void let_go(struct delivery *delivery)
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
     if (delivery->fence > 0 && !delivery->call->takeover)
-        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released, delivery);
+        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released,
+                        delivery);
     else
         finish(delivery);
 }
@@ -296,10 +299,10 @@ static void adopt(struct delivery *delivery, struct str packed)
     bool unpacked = answer_unpack(kept, &answer);
     if (write && !unpacked) { /* whatever it says: it is done */
         LOG_ERROR("ledger.unreadable", LOG_STR("run", delivery->run->id), LOG_STR("key", delivery->call->key));
-        delivery->outcome =
-            (struct outcome){.kind = OUTCOME_ANSWERED, .origin = ORIGIN_ADOPTED, .result = STR("null")};
+        delivery->outcome = (struct outcome){.kind = OUTCOME_ANSWERED, .origin = ORIGIN_ADOPTED, .result = STR("null")};
     } else if (!unpacked || (delivery->call->kind == CALL_MODEL && delivery->model == NULL)) {
-        fail(delivery, "the stored answer of this call cannot be read, or its model is not in this worker's settings", true);
+        fail(delivery, "the stored answer of this call cannot be read, or its model is not in this worker's settings",
+             true);
     } else {
         outcome_of(delivery, &answer);
         delivery->outcome.origin = write ? ORIGIN_ADOPTED : ORIGIN_REUSED;
@@ -348,12 +351,13 @@ static void plan(struct delivery *delivery)
     delivery->env.contract = contracts_find(worker->contracts, delivery->run->contract_hash, &refused);
     delivery->env.now_ms = clock_wall_ms();
     if (delivery->env.contract == NULL || contract_step(delivery->env.contract, delivery->run->at.step) < 0) {
-        struct str reason =
-            delivery->env.contract != NULL ? arena_printf(delivery->arena, "the contract has no step \"%.*s\"",
-                                                          STR_ARG(delivery->run->at.step))
-            : refused != NULL ? arena_printf(delivery->arena, "the contract is refused: %s", refused)
-                              : arena_printf(delivery->arena, "no contract with hash %.*s was published",
-                                             STR_ARG(delivery->run->contract_hash));
+        struct str reason = delivery->env.contract != NULL
+                                ? arena_printf(delivery->arena, "the contract has no step \"%.*s\"",
+                                               STR_ARG(delivery->run->at.step))
+                            : refused != NULL
+                                ? arena_printf(delivery->arena, "the contract is refused: %s", refused)
+                                : arena_printf(delivery->arena, "no contract with hash %.*s was published",
+                                               STR_ARG(delivery->run->contract_hash));
         decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);
         finish(delivery);
         return;
@@ -384,6 +388,11 @@ static bool decode(struct delivery *delivery, struct error *error)
         delivery->run = &record->is.step_ready;
     else
         error_set(error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
+    const char *unsound = delivery->run != NULL ? run_unsound(delivery->run) : NULL;
+    if (unsound != NULL) {
+        delivery->run = NULL;
+        error_set(error, ERROR_POISON, "its %s is out of all bounds", unsound);
+    }
     return delivery->run != NULL;
 }
 
@@ -415,7 +424,8 @@ void loop_step(struct worker *worker, struct log_event *event)
     bool decoded = decode(delivery, &error);
     CRASH_POINT("after_decode");
     const char *refused = NULL;
-    if (decoded && (contracts_find(worker->contracts, delivery->run->contract_hash, &refused) != NULL || refused != NULL))
+    if (decoded &&
+        (contracts_find(worker->contracts, delivery->run->contract_hash, &refused) != NULL || refused != NULL))
         plan(delivery);
     else if (decoded || error.class == ERROR_RETRY) /* a contract or a schema that may be on its way: `control` knows */
         log_read_control(worker->log);

@@ -386,14 +386,22 @@ void keeper_park(struct keeper *keeper, const struct step_parked *parked, struct
 void keeper_release(struct keeper *keeper, struct str run, struct str branch, struct arena *arena,
                     struct waiting_row *out)
 {
+    struct kept *entry = find(keeper, run);
     *out = (struct waiting_row){.key = parked_key(arena, run, branch)};
-    keeper_load_tombstone(keeper, out->key);
+    if (entry == NULL)
+        return;
+    set_parked(keeper, entry, branch, NULL);
+    settle(keeper, entry);
 }
 
 void keeper_forget(struct keeper *keeper, struct str run, struct arena *arena, struct waiting_row *out)
 {
+    struct kept *entry = find(keeper, run);
     *out = (struct waiting_row){.key = row_key(arena, run)};
-    keeper_load_tombstone(keeper, out->key);
+    if (entry == NULL)
+        return;
+    set_row(keeper, entry, NULL);
+    settle(keeper, entry);
 }
 
 /* ---- people ---- */

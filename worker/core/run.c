@@ -35,6 +35,58 @@ const struct approval *run_approval(const struct run *run, struct str step)
     return NULL;
 }
 
+/* Far above every limit of a contract, and far enough below what the types hold that nothing we add overflows. */
+#define COUNT_MAX 1000000000
+#define SUM_MAX ((int64_t)1 << 60)
+#define TIME_MS_MAX ((int64_t)1 << 53)
+
+static bool count_sound(int32_t count)
+{
+    return count >= 0 && count <= COUNT_MAX;
+}
+
+static bool sum_sound(int64_t sum)
+{
+    return sum >= 0 && sum <= SUM_MAX;
+}
+
+bool run_time_sound(int64_t ms)
+{
+    return ms >= 0 && ms <= TIME_MS_MAX;
+}
+
+static bool usage_sound(const struct usage *usage)
+{
+    return usage->steps >= -1 && usage->steps <= COUNT_MAX && count_sound(usage->model_calls) &&
+           count_sound(usage->tool_calls) && count_sound(usage->writes) && count_sound(usage->retries) &&
+           count_sound(usage->refusals) && sum_sound(usage->tokens_in) && sum_sound(usage->tokens_out) &&
+           count_sound(usage->tokens_unknown) && sum_sound(usage->micro_usd);
+}
+
+const char *run_unsound(const struct run *run)
+{
+    const struct cursor *at = &run->at;
+    for (size_t i = 0; i < run->steps_count; i++)
+        if (!count_sound(run->steps[i].visits))
+            return "steps.visits";
+    if (!run_time_sound(run->started_at_ms) || !run_time_sound(run->deadline_at_ms) ||
+        !run_time_sound(run->written_at_ms))
+        return "time";
+    if (!usage_sound(&run->usage))
+        return "usage";
+    if (!sum_sound(run->facts))
+        return "facts";
+    if (!count_sound(run->violations))
+        return "violations";
+    if (!count_sound(at->visit) || !count_sound(at->attempt) || !count_sound(at->turn) || !count_sound(at->call))
+        return "visit, attempt, turn or call";
+    if (at->judging < -1 || at->judging > COUNT_MAX)
+        return "judging";
+    if (!run_time_sound(at->doubt.since_ms) || !run_time_sound(at->doubt.until_ms) || !count_sound(at->doubt.probes))
+        return "doubt";
+    return NULL;
+}
+
 static void *copy_array(struct arena *arena, const void *items, size_t count, size_t size)
 {
     void *copy = arena_array(arena, count + 1, size);

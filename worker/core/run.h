@@ -88,8 +88,8 @@ enum doubt_state { DOUBT_NONE, DOUBT_SETTLING, DOUBT_ASKED };
 struct doubt {
     enum doubt_state state;
     int64_t since_ms;
-    int64_t until_ms; /* nobody probes or sends before this time */
-    int32_t probes;   /* probes made so far */
+    int64_t until_ms;     /* nobody probes or sends before this time */
+    int32_t probes;       /* probes made so far */
     struct str arguments; /* JSON: as they were sent; what is repeated under the same key is the same call */
     struct str why;
 };
@@ -116,7 +116,8 @@ struct cursor {
     struct str candidate; /* JSON: the output waiting for the judge */
     struct doubt doubt;
     struct resolution resolution;
-    bool suspect; /* I5: an earlier delivery may have started this call and Redis could not be asked since: `incarnation` is
+    bool
+        suspect; /* I5: an earlier delivery may have started this call and Redis could not be asked since: `incarnation` is
                      that of the event which was delivered then */
 };
 
@@ -134,12 +135,16 @@ struct run {
     int64_t facts;      /* facts written so far = the number of the next one */
     int32_t violations; /* refused forbidden actions */
     struct cursor at;
-    struct str incarnation;  /* of Redis, when this event was written; "" = not known */
+    struct str incarnation; /* of Redis, when this event was written; "" = not known */
     int64_t written_at_ms;
 };
 
-const struct step_state *run_step(const struct run *run, struct str name);    /* NULL = never entered */
-const struct approval *run_approval(const struct run *run, struct str step);  /* of an approval step; NULL = none */
+const struct step_state *run_step(const struct run *run, struct str name);   /* NULL = never entered */
+const struct approval *run_approval(const struct run *run, struct str step); /* of an approval step; NULL = none */
+
+/* I9: is this a time, or a number of a run's state, that can be reckoned with? A record that anybody wrote may hold any. */
+bool run_time_sound(int64_t ms);                /* 0 (none) or up to some 280,000 years after 1970 */
+const char *run_unsound(const struct run *run); /* NULL, or the name of what is out of all bounds */
 
 /* A copy that can be changed without touching the original: the struct and its arrays; texts are shared. */
 struct run *run_copy(struct arena *arena, const struct run *run);
