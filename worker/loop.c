@@ -141,22 +141,22 @@ static bool form_request(struct delivery *delivery, struct http_request *request
     return chat_request(delivery->model, call, delivery->run->id, delivery->arena, request, error);
 }
 
+/* I5: does it settle a write that this sending surely did not execute? Not when one before it may have, unless a person said
+ * that it did not. */
+static bool settles(const struct delivery *delivery)
+{
+    return !delivery->call->takeover || delivery->run->at.resolution.kind == RESOLUTION_NOT_DONE;
+}
+
 /* The call ended without an answer of its own: give back what was reserved, then decide. */
 static void give_back(struct delivery *delivery)
 {
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
-    if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL && delivery->call->takeover) {
-        /* I5: this one surely did not execute, but the one before it may have. */
-        delivery->outcome.kind = OUTCOME_DOUBT;
-        delivery->outcome.executed_surely_not = false;
-        delivery->outcome.until_ms = delivery->until_ms;
-        decide(delivery);
-    } else if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL) {
+    if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL && settles(delivery))
         ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_stored, delivery);
-    } else {
+    else
         decide(delivery);
-    }
 }
 
 static void call(struct delivery *delivery)
@@ -184,8 +184,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     struct str packed = answered ? answer_pack(delivery->arena, answer) : STR_NONE;
     if (delivery->leased)
         ledger_store(ledger, made->key, packed);
-    /* I5: a repetition that surely did not execute says nothing of the call before it. */
-    bool settled = answered || (delivery->outcome.executed_surely_not && !made->takeover);
+    bool settled = answered || (delivery->outcome.executed_surely_not && settles(delivery));
     if (made->effect == EFFECT_WRITE && delivery->fence > 0 && settled) {
         delivery->packed = packed;
         ledger_complete(ledger, made->key, delivery->fence, packed, on_stored, delivery); /* I4: before the commit */
@@ -275,7 +274,7 @@ static void let_go(struct delivery *delivery)
 {
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
-    if (delivery->fence > 0 && !delivery->call->takeover)
+    if (delivery->fence > 0 && settles(delivery))
         ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released,
                         delivery);
     else

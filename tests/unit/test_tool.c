@@ -335,23 +335,6 @@ static void test_ends(void **state)
     }
 }
 
-/* This sending surely did not execute; the one that was in doubt before it may have. */
-static void test_after_a_takeover(void **state)
-{
-    const struct http_answer answers[] = {{.end = HTTP_NOT_SENT, .reason = "x"}, answered(429, ""), answered(503, "")};
-    struct call call = call_with(EFFECT_WRITE, "{}");
-
-    (void)state;
-    call.takeover = true;
-    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
-        struct outcome outcome;
-
-        tool_outcome(&call, &answers[i], 0, arena, &outcome);
-        assert_int_equal(outcome.kind, OUTCOME_DOUBT);
-        assert_false(outcome.executed_surely_not);
-    }
-}
-
 #define BODY(text) text, sizeof(text) - 1
 
 static void test_results(void **state)
@@ -484,11 +467,19 @@ static void test_unpack_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_post),       TEST(test_probe),          TEST(test_urls),
-        TEST(test_no_request), TEST(test_url_is_bounded), TEST(test_own_headers),
-        TEST(test_statuses),   TEST(test_ends),           TEST(test_after_a_takeover),
-        TEST(test_results),    TEST(test_reasons),        TEST(test_result_that_swells),
-        TEST(test_pack),       TEST(test_unpack_refuses),
+        TEST(test_post),
+        TEST(test_probe),
+        TEST(test_urls),
+        TEST(test_no_request),
+        TEST(test_url_is_bounded),
+        TEST(test_own_headers),
+        TEST(test_statuses),
+        TEST(test_ends),
+        TEST(test_results),
+        TEST(test_reasons),
+        TEST(test_result_that_swells),
+        TEST(test_pack),
+        TEST(test_unpack_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

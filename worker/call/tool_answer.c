@@ -109,8 +109,6 @@ static void write_outcome(const struct call *call, const struct http_answer *ans
     }
     outcome->executed_surely_not = answer->end == HTTP_NOT_SENT ||
                                    (status_known && is_not_executed(call->tool, answer->status));
-    if (call->takeover) /* this one; but the one that was in doubt before it may have */
-        outcome->executed_surely_not = false;
     if (outcome->executed_surely_not)
         failed(outcome, reason, answer->end == HTTP_NOT_SENT || excerpt_status_retryable(answer->status));
     else
