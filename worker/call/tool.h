@@ -22,8 +22,8 @@ bool tool_request(const struct call *call, struct str run, struct arena *arena, 
 /* Section 5 of the design: a read fails or answers; a write answers (2xx, also when its answer was too large to keep: then
  * the result is {"truncated": true, ...}), surely did not execute (not sent, 429, a status in not_executed), or is in doubt
  * (everything else): then until_ms is for the caller to fill in. It says what became of this sending, nothing of an earlier
- * one. A failure may be retried after 408, 409, 425, 429, 5xx and when there was no answer. The result of a body that is no
- * JSON is a JSON string, of none null. */
+ * one. A write that did not execute may be retried, a read after 408, 409, 425, 429, 5xx and when there was no answer. The
+ * result of a body that is no JSON is a JSON string, of none null. */
 void tool_outcome(const struct call *call, const struct http_answer *answer, int64_t at_ms, struct arena *arena,
                   struct outcome *outcome);
 

@@ -110,7 +110,7 @@ static void write_outcome(const struct call *call, const struct http_answer *ans
     outcome->executed_surely_not = answer->end == HTTP_NOT_SENT ||
                                    (status_known && is_not_executed(call->tool, answer->status));
     if (outcome->executed_surely_not)
-        failed(outcome, reason, answer->end == HTTP_NOT_SENT || excerpt_status_retryable(answer->status));
+        failed(outcome, reason, true);
     else
         doubt(outcome, reason);
 }
