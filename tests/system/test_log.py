@@ -188,15 +188,40 @@ DOUBT = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <librdkafka/rdkafka.h>
+#include <string.h>
 
-/* Of five commits, one is made and not confirmed, and one is neither. */
+/* Of two transactions that commit an offset again (a timer, or one that was in doubt), and of four others, one is made and not
+ * confirmed, and one is neither. */
+static struct { char topic[200]; int32_t partition; int64_t offset; } sent[64];
+static int again;
+
+rd_kafka_error_t *rd_kafka_send_offsets_to_transaction(rd_kafka_t *producer, const rd_kafka_topic_partition_list_t *list,
+                                                       const rd_kafka_consumer_group_metadata_t *group, int timeout_ms)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, const rd_kafka_topic_partition_list_t *,
+                              const rd_kafka_consumer_group_metadata_t *, int) =
+        dlsym(RTLD_NEXT, "rd_kafka_send_offsets_to_transaction");
+    again = 0;
+    for (int i = 0; i < list->cnt; i++) {
+        int at = 0;
+        while (sent[at].topic[0] != 0 &&
+               (strcmp(sent[at].topic, list->elems[i].topic) != 0 || sent[at].partition != list->elems[i].partition))
+            at++;
+        again |= sent[at].topic[0] != 0 && sent[at].offset == list->elems[i].offset;
+        strcpy(sent[at].topic, list->elems[i].topic);
+        sent[at].partition = list->elems[i].partition;
+        sent[at].offset = list->elems[i].offset;
+    }
+    return real(producer, list, group, timeout_ms);
+}
+
 rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *producer, int timeout_ms)
 {
     rd_kafka_error_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_commit_transaction");
-    static int count;
-    int kind = ++count % 5;
-    rd_kafka_error_t *error = kind == 4 ? NULL : real(producer, timeout_ms);
-    if (error == NULL && kind >= 3)
+    static int first_times, second_times;
+    int kind = again ? ++second_times % 2 : ++first_times % 4;
+    rd_kafka_error_t *error = kind == 1 ? NULL : real(producer, timeout_ms);
+    if (error == NULL && (again || kind == 1 || kind == 2))
         error = rd_kafka_error_new(RD_KAFKA_RESP_ERR__TIMED_OUT, "made up by the test");
     return error;
 }
@@ -208,11 +233,14 @@ def test_doubtful_commits(namespace, tmp_path):
     commit the same offset again."""
     (tmp_path / "doubt.c").write_text(DOUBT)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
-    space, runs = namespace(), 150
-    worker = space.serve("a", LD_PRELOAD=str(tmp_path / "doubt.so"), ASAN_OPTIONS="verify_asan_link_order=0")
-    for first in range(0, runs, 10):
-        space.run("load", first, 10)
-        time.sleep(0.1)
+    space, runs = namespace(), 120
+    worker = space.serve("a", LD_PRELOAD=str(tmp_path / "doubt.so"), ASAN_OPTIONS="verify_asan_link_order=0").serving()
+    for first in range(12):  # one at a time: then a timer is alone in its transaction
+        space.run("load", first, 1)
+        time.sleep(0.4)
+    for first in range(12, runs, 12):
+        space.run("load", first, 12)
+        time.sleep(0.05)
     space.verify(runs)
     assert worker.log().count("was=committed") >= 3 and worker.log().count("was=aborted") >= 3, worker.log()[-3000:]
     assert worker.end(signal.SIGTERM) == 0

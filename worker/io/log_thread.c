@@ -6,6 +6,7 @@
  * the consumer's own queue (rebalance, errors) is always polled, and the queues of steps only while there are credits.
  * librdkafka stops to fetch for a queue that is full.
  */
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,22 +244,34 @@ static void tell_backlog_end(struct log *log, struct log_partition *partition)
 
 /* ---- the consumer's own queue ---- */
 
+static void consumer_failed(struct log *log)
+{
+    char reason[256];
+    struct error error;
+    rd_kafka_resp_err_t code = rd_kafka_fatal_error(log->consumer, reason, sizeof reason);
+    if (code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
+        error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, reason);
+    else
+        error_set(&error, ERROR_FATAL, "the consumer cannot go on: %s", reason);
+    log_fail(log, &error);
+}
+
 static void serve_consumer(struct log *log)
 {
     rd_kafka_message_t *message;
     while (!log->failed && (message = rd_kafka_consumer_poll(log->consumer, 0)) != NULL) {
+        struct error error;
         if (message->err == RD_KAFKA_RESP_ERR__FATAL) {
-            char reason[256];
-            struct error error;
-            rd_kafka_resp_err_t code = rd_kafka_fatal_error(log->consumer, reason, sizeof reason);
-            if (code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
-                error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, reason);
-            else
-                error_set(&error, ERROR_FATAL, "the consumer cannot go on: %s", reason);
-            log_fail(log, &error);
+            consumer_failed(log);
         } else if (message->err) {
             LOG_WARN("kafka.trouble", LOG_S("error", rd_kafka_err2name(message->err)),
                      LOG_S("reason", rd_kafka_message_errstr(message)));
+        } else {
+            /* All queues were split off: what comes this way is out of order, and must not be skipped either (I9). */
+            error_set(&error, ERROR_FATAL,
+                      "record %" PRId64 " of %s partition %" PRId32 " came past its queue: start again",
+                      message->offset, rd_kafka_topic_name(message->rkt), message->partition);
+            log_fail(log, &error);
         }
         rd_kafka_message_destroy(message);
     }

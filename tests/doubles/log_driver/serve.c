@@ -12,6 +12,7 @@
 
 #define PARTITIONS_MAX 64
 #define TICK_MS 3
+#define RIPE_MS 20   /* from open to the timer: so that it is committed by itself */
 #define FAT_EVERY 10 /* with `fat`, each tenth run writes a fact at hop 0 that no broker takes */
 #define FAT_SIZE 50000
 
@@ -35,6 +36,7 @@ struct driver {
     struct table tables[PARTITIONS_MAX];
     uint8_t runs[RUNS_MAX]; /* enum table_state */
     uint8_t run_partition[RUNS_MAX];
+    int64_t ripe_ms[RUNS_MAX];
     struct pending *pending;
     size_t pending_count, pending_capacity;
     int64_t seen_us[RUNS_MAX]; /* when its last hop was handed over */
@@ -70,6 +72,7 @@ static void on_inbox(struct driver *driver, const struct log_event *event)
         if (driver->runs[number] != RUN_UNKNOWN)
             die("opened twice");
         driver->runs[number] = RUN_OPEN;
+        driver->ripe_ms[number] = clock_mono_us() / 1000 + RIPE_MS;
         driver->run_partition[number] = (uint8_t)event->partition;
         struct log_record records[] = {row(event->partition, str_of(run), STR("open")),
                                        record(TOPIC_HISTORY, str_of(run), text(fact, sizeof fact, "%s open", run))};
@@ -229,7 +232,7 @@ static void fire(struct driver *driver)
             continue;
         table->tick_ms = now_ms + TICK_MS;
         for (int n = 0; n < RUNS_MAX; n++) {
-            if (driver->runs[n] == RUN_OPEN && driver->run_partition[n] == p)
+            if (driver->runs[n] == RUN_OPEN && driver->run_partition[n] == p && driver->ripe_ms[n] <= now_ms)
                 on_timer(driver, p, n);
         }
     }
