@@ -13,11 +13,17 @@
 #define ARGUMENT_SIZE_MAX ((size_t)1 << 20)
 #define ESCAPE '\033'
 
-/* "\033[31m": what cmd_painted writes, and harmless when somebody else wrote it. Its size, or 0. */
+/* By enum cmd_paint. */
+static const char *const paints[] = {"0", "1", "2", "31", "32", "33"};
+
+/* What cmd_painted writes: its size, or 0. Nothing else, for other such sequences hide what follows: "\033[8m". */
 static size_t colour_size(const char *text)
 {
     size_t digits = *text == ESCAPE && text[1] == '[' ? strspn(text + 2, "0123456789") : 0;
-    return digits >= 1 && digits <= 2 && text[2 + digits] == 'm' ? digits + 3 : 0;
+    for (size_t i = 0; digits > 0 && text[2 + digits] == 'm' && i < sizeof(paints) / sizeof(paints[0]); i++)
+        if (strlen(paints[i]) == digits && memcmp(text + 2, paints[i], digits) == 0)
+            return digits + 3;
+    return 0;
 }
 
 /* Characters that turn the direction of writing (U+202A to U+202E, U+2066 to U+2069): a text could be read backwards. */
@@ -28,11 +34,13 @@ static bool turns_direction(const char *c)
            ((second == 0x80 && third >= 0xAA && third <= 0xAE) || (second == 0x81 && third >= 0xA6 && third <= 0xA9));
 }
 
-/* What a terminal would obey becomes '?': C0 but for newline, DEL, C1 (U+0080 to U+009F), and what turns the direction. */
-static void make_printable(char *text)
+/* What a terminal would obey becomes '?': C0 but for newline, DEL, C1 (U+0080 to U+009F), and what turns the direction. In a
+ * line of ours our colours stay; no text from outside has any. */
+static void make_printable(char *text, bool ours)
 {
     for (char *c = text; *c != '\0'; c++) {
-        c += colour_size(c);
+        for (size_t size; ours && (size = colour_size(c)) > 0;)
+            c += size;
         unsigned char byte = (unsigned char)*c, next = byte != 0 ? (unsigned char)c[1] : 0;
         if (byte == '\0')
             return;
@@ -54,7 +62,7 @@ int cmd_fail(const struct cmd *cmd, enum cmd_exit code, const char *format, ...)
     va_start(arguments, format);
     struct str text = arena_vprintf(cmd->arena, format, arguments);
     va_end(arguments);
-    make_printable((char *)text.data);
+    make_printable((char *)text.data, true);
     fflush(stdout);
     fprintf(stderr, "myelin %s: %s\n", cmd->name, text.data);
     if (cmd->json) {
@@ -72,7 +80,7 @@ void cmd_warn(const struct cmd *cmd, const char *format, ...)
     va_start(arguments, format);
     struct str text = arena_vprintf(cmd->arena, format, arguments);
     va_end(arguments);
-    make_printable((char *)text.data);
+    make_printable((char *)text.data, true);
     fflush(stdout);
     fprintf(stderr, "myelin %s: warning: %s\n", cmd->name, text.data);
 }
@@ -90,7 +98,7 @@ void cmd_say(const struct cmd *cmd, const char *format, ...)
     va_start(arguments, format);
     struct str text = arena_vprintf(cmd->arena, format, arguments);
     va_end(arguments);
-    make_printable((char *)text.data);
+    make_printable((char *)text.data, true);
     printf("%s\n", text.data);
 }
 
@@ -106,10 +114,9 @@ void cmd_json(const struct cmd *cmd, json_t *object)
 
 const char *cmd_painted(const struct cmd *cmd, enum cmd_paint paint, const char *text)
 {
-    static const char *const codes[] = {"", "1", "2", "31", "32", "33"};
     if (!cmd->color || paint == CMD_PLAIN)
         return text;
-    return arena_printf(cmd->arena, "%c[%sm%s%c[0m", ESCAPE, codes[paint], text, ESCAPE).data;
+    return arena_printf(cmd->arena, "%c[%sm%s%c[0m", ESCAPE, paints[paint], text, ESCAPE).data;
 }
 
 /* ---- tables ---- */
@@ -187,7 +194,7 @@ const char *cmd_short(const struct cmd *cmd, struct str text, size_t columns)
     bool cut = size < text.size;
     struct str copy = arena_printf(cmd->arena, "%.*s%s", (int)size, text.data != NULL ? text.data : "",
                                    cut ? "..." : "");
-    make_printable((char *)copy.data);
+    make_printable((char *)copy.data, false);
     for (char *c = strchr(copy.data, '\n'); c != NULL; c = strchr(c, '\n'))
         *c = ' ';
     return copy.data;

@@ -136,7 +136,7 @@ class Story:
 
     def until_approval(self):
         self.started().model("research", [("search_company", {"query": "Acme"})]).tool("research", "search_company", "read")
-        self.fact("CallRefused", "research", 1, 0.4, tool="export_contact_list\x1b[2J", arguments="{}", arguments_valid=True,
+        self.fact("CallRefused", "research", 1, 0.4, tool="export_contact_list\x1b[2J\x1b[8m", arguments="{}", arguments_valid=True,
                   rule="boundaries.forbidden_actions", reason="it is forbidden")
         self.completed("research", "draft").completed("draft", "approve_final_email", artifact="email_draft")
         return self.fact("StepWaiting", "approve_final_email", 1, 0.7, waits_for="approval", reason="approval of send",
@@ -296,7 +296,7 @@ def test_follow_tells_and_ends_with_the_run(space):
     assert done.returncode == 2
     lines = done.stdout.splitlines()
     assert re.search(r'^ +0\.1s research +model asks search_company\("Acme"\) .* 3@1$', done.stdout, re.M)
-    assert "REFUSED before the call: export_contact_list?[2J: boundaries.forbidden_actions" in done.stdout
+    assert "REFUSED before the call: export_contact_list?[2J?[8m: boundaries.forbidden_actions" in done.stdout
     assert any("WAITING for a person: approval of send" in line for line in lines)
     assert f"myelin approve {run} approve_final_email" in done.stdout
     assert "           subject : Your Q3 rollout" in lines
@@ -343,7 +343,7 @@ def test_show_of_a_run_that_waits(space):
     assert re.search(rf"{space.name}\.waiting \d@\d+", told["WHERE IT RESUMES AFTER A CRASH"][0])
     assert "1,000 tokens in, 200 out; $0.0045" in told["WHAT IT COST"][1]
     assert told["TYPE NEXT"][0] == f"myelin approve {run} approve_final_email"
-    assert any("refused before the call: export_contact_list?[2J" in line for line in told["WHAT HAPPENED"])
+    assert any("refused before the call: export_contact_list?[2J?[8m" in line for line in told["WHAT HAPPENED"])
 
 
 def test_show_of_a_run_that_ended(space):
