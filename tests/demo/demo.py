@@ -97,8 +97,8 @@ class Story:
             return
         topic = (fact["source_topic"] or "").split(".", 1)[-1]
         place = f"{topic} {fact['source_partition']}@{fact['source_offset']}" if fact["source_offset"] >= 0 else "timer"
-        lines = [part for line in text.split("\n") for part in textwrap.wrap(line, 64) or [""]]
-        hidden = len(lines[0]) - len(re.sub(r"\033\[\d+m", "", lines[0]))
+        lines = [part for line in text.split("\n") for part in textwrap.wrap(line, 64 + unseen(line)) or [""]]
+        hidden = unseen(lines[0])
         say(f"{self.clock(fact['at_ms']):6.1f}s {fact['step'][:20]:<20} {lines[0]:<{64 + hidden}} {DIM}{place:<18}{self.commit_ms(fact):>8}{PLAIN}")
         for line in lines[1:]:
             say(f"{'':28} {line}")
@@ -165,6 +165,11 @@ class Story:
             if self.facts and self.facts[-1]["kind"] == "RunEnded":
                 raise AssertionError(f"the run ended before {what}")
         raise AssertionError(f"not within {seconds} s: {what}; see {DIRECTORY}/worker-*.log")
+
+
+def unseen(text):
+    """How many characters of it are colour."""
+    return len(text) - len(re.sub(r"\033\[\d+m", "", text))
 
 
 def _values(arguments):
