@@ -68,7 +68,10 @@ class Worker:
                 raise AssertionError(f"worker {self.slot} ended ({self.process.returncode}): {self.log()[-2000:]}")
             return False
 
-        wait_until(f"worker {self.slot} says {text}", said, seconds)
+        try:
+            wait_until(f"worker {self.slot} says {text}", said, seconds)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; it said:\n{self.log()[-3000:]}") from None
         return self
 
     def ready(self, seconds=30):
