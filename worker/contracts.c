@@ -51,7 +51,8 @@ static void add_version(struct contracts *contracts, const struct contract_publi
     if (version->contract != NULL && !str_is(published->hash, version->contract->hash)) {
         contract_free(version->contract);
         version->contract = NULL;
-        snprintf(version->refused, sizeof(version->refused), "its content does not have the hash that it was published under");
+        snprintf(version->refused, sizeof(version->refused),
+                 "its content does not have the hash that it was published under");
     } else if (version->contract == NULL) {
         for (size_t i = 0; i < problems.count && version->refused[0] == '\0'; i++)
             if (!problems.list[i].warning)

@@ -19,7 +19,7 @@
 enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER };
 
 #define EVENTS_MAX 64
-#define RECORDS_MAX 256    /* log events in one go, so that sockets and timers get their turn */
+#define RECORDS_MAX 256 /* log events in one go, so that sockets and timers get their turn */
 #define WAIT_MAX_MS 60000
 
 static const char help[] =
@@ -71,8 +71,9 @@ static void on_refused(struct worker *worker, const struct log_event *event)
     struct str reason = arena_str(arena, str_of(event->error.text));
     commit_open(&commit, worker, arena, event, event->offset);
     commit_dead(&commit, reason, event->key);
-    struct plan plan = {.next = NEXT_END,
-                        .closed = {.run = event->key, .status = RUN_FAILED, .reason = reason, .at_ms = clock_wall_ms()}};
+    struct plan plan = {
+        .next = NEXT_END,
+        .closed = {.run = event->key, .status = RUN_FAILED, .reason = reason, .at_ms = clock_wall_ms()}};
     commit_plan(&commit, &plan);
     commit_done(&commit);
     arena_free(arena);
@@ -224,7 +225,8 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
         .lease_ms = settings->lease_ms,
         .reconnect_ms_max = 2000,
     };
-    struct caller_settings caller = {.connections_max = 1024, .connections_per_host_max = 256, .connect_timeout_ms = 5000};
+    struct caller_settings caller = {
+        .connections_max = 1024, .connections_per_host_max = 256, .connect_timeout_ms = 5000};
     worker->contracts = contracts_new();
     worker->ledger = ledger_open(&ledger, epoll_fd, SOURCE_LEDGER, error);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, epoll_fd, SOURCE_CALLER, error) : NULL;
@@ -294,7 +296,7 @@ int main(int argc, char **argv)
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGPIPE); /* a peer that went away is an error of its write, not the end of us */
+    sigaddset(&signals, SIGPIPE);           /* a peer that went away is an error of its write, not the end of us */
     sigprocmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
     sigdelset(&signals, SIGPIPE);
     int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -39,10 +39,10 @@ struct worker {
 };
 
 /* ---- loop.c ---- */
-void loop_step(struct worker *worker, struct log_event *event);  /* a record of steps.<pool>; takes the event */
-void loop_contracts_read(struct worker *worker);                 /* `control` was read to its end */
-void loop_orphan(struct worker *worker, int64_t tenure);         /* that tenure is over: calls go on, nothing is decided */
-int64_t loop_tick(struct worker *worker, int64_t now_mono_ms);  /* returns when to look again */
+void loop_step(struct worker *worker, struct log_event *event); /* a record of steps.<pool>; takes the event */
+void loop_contracts_read(struct worker *worker);                /* `control` was read to its end */
+void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */
+int64_t loop_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
 void loop_free(struct worker *worker);
 
 /* ---- inbox.c ---- */

@@ -16,10 +16,10 @@
 #include "worker/core/plan.h"
 
 struct decide_env {
-    const struct contract *contract; /* the version that the run is pinned to */
-    struct arena *arena;             /* of the delivery: everything in the plan lives here */
-    struct str name_space;           /* part of every key */
-    int64_t now_ms;                  /* wall clock; for deadlines and due times */
+    const struct contract *contract;    /* the version that the run is pinned to */
+    struct arena *arena;                /* of the delivery: everything in the plan lives here */
+    struct str name_space;              /* part of every key */
+    int64_t now_ms;                     /* wall clock; for deadlines and due times */
     int64_t backoff_ms, backoff_max_ms; /* of a retry: first delay, and the longest */
 };
 

@@ -22,8 +22,9 @@ struct draft {
     struct run *run;         /* our own copy, being changed */
     const struct step *step; /* of the contract, where the run stands; NULL before the start */
     size_t facts_capacity;
-    int64_t event_ms; /* when what is being processed was written: the time that expressions see, the same on each delivery */
-    struct expr_root *root; /* NULL until an expression is evaluated; dropped when the state changes */
+    int64_t
+        event_ms; /* when what is being processed was written: the time that expressions see, the same on each delivery */
+    struct expr_root *root;  /* NULL until an expression is evaluated; dropped when the state changes */
     const struct call *made; /* the tool call that was just answered, for .calls of a tool step */
     struct str made_result;
     struct str output; /* of the step completed last: the run's, when it ends here */
@@ -36,7 +37,8 @@ struct fact *draft_fact(struct draft *draft, enum fact_kind kind); /* numbered a
 struct step_state *draft_state(struct draft *draft);               /* of the current step; made when it is missing */
 void draft_say(struct draft *draft, struct message message);       /* appends to the conversation */
 const struct agent *draft_agent(const struct draft *draft);        /* of the current step; NULL = none */
-bool draft_is_agent(const struct draft *draft); /* the current step talks to a model: agent, model, or a tool that is an agent */
+bool draft_is_agent(
+    const struct draft *draft); /* the current step talks to a model: agent, model, or a tool that is an agent */
 
 /* NULL, or why this contract cannot have led to this state: it is damaged or forged. */
 const char *draft_misfit(const struct draft *draft);
@@ -50,11 +52,13 @@ struct scope {
     bool calls;
     struct str candidate;
 };
-bool scope_eval(struct draft *draft, const struct expr *expr, struct scope scope, struct str *json, struct error *error);
+bool scope_eval(struct draft *draft, const struct expr *expr, struct scope scope, struct str *json,
+                struct error *error);
 bool scope_true(struct draft *draft, const struct expr *expr, struct scope scope, bool *truth, struct error *error);
 /* Over a value of its own (a probe's answer, a call's arguments), not over the run. */
 bool scope_true_over(struct draft *draft, const struct expr *expr, struct str json, bool *truth, struct error *error);
-bool scope_eval_over(struct draft *draft, const struct expr *expr, struct str json, struct str *out, struct error *error);
+bool scope_eval_over(struct draft *draft, const struct expr *expr, struct str json, struct str *out,
+                     struct error *error);
 /* The calls of this visit as JSON: [{tool, args, result}]. */
 struct str scope_calls(struct draft *draft);
 /* A text as a JSON string. */
@@ -90,11 +94,11 @@ struct str agent_system(struct draft *draft, struct str own);
 /* What decides about a tool call before it is made. */
 struct verdict {
     bool admitted;
-    bool violation;       /* of a boundary: counts against violations_max */
+    bool violation; /* of a boundary: counts against violations_max */
     bool arguments_valid;
-    const char *rule;     /* when refused */
+    const char *rule; /* when refused */
     struct str reason;
-    struct str arguments; /* JSON object, as it will be sent */
+    struct str arguments;           /* JSON object, as it will be sent */
     struct str approval, args_hash; /* the decision that the call spends */
 };
 void guard_tool_step(struct draft *draft, const struct tool *tool, struct verdict *verdict);

@@ -42,7 +42,7 @@ struct fact_run_started {
     int64_t deadline_at_ms;
 };
 struct fact_model_answered {
-    struct str agent, model; /* model: the name in the settings */
+    struct str agent, model;   /* model: the name in the settings */
     struct str response_model; /* as the endpoint named it; may be absent */
     bool judge;                /* asked as the judge of a criterion */
     struct str content;        /* may be absent */
@@ -76,7 +76,8 @@ struct fact_call_failed {
 struct fact_call_refused {
     struct str tool, arguments; /* as asked: raw */
     bool arguments_valid;
-    struct str rule;   /* "boundaries.forbidden_actions", "boundaries.allowed_tools", "agents.NAME.tools", "parameters", ... */
+    struct str
+        rule; /* "boundaries.forbidden_actions", "boundaries.allowed_tools", "agents.NAME.tools", "parameters", ... */
     struct str reason;
 };
 struct fact_output_rejected {
@@ -103,8 +104,9 @@ struct fact_doubt_settled {
 struct fact_step_waiting {
     struct str waits_for; /* "timer", "approval", "resolution" */
     struct str reason;
-    int64_t due_at_ms;    /* timer: wakes; else: timeout, 0 = none */
-    struct str guards, tool, arguments, args_hash; /* approval: what the person is shown; resolution: the write in doubt */
+    int64_t due_at_ms; /* timer: wakes; else: timeout, 0 = none */
+    struct str guards, tool, arguments,
+        args_hash; /* approval: what the person is shown; resolution: the write in doubt */
     struct str key;
     bool planned; /* a person is planned by the contract */
 };
@@ -115,7 +117,7 @@ struct fact_approval_decided {
 };
 struct fact_step_completed {
     struct str output, edge, target, artifact; /* target: step or "end" */
-    struct str vars; /* JSON object: what `set` changed; absent = nothing */
+    struct str vars;                           /* JSON object: what `set` changed; absent = nothing */
 };
 struct fact_step_failed {
     struct str reason, edge, target; /* edge absent: the run fails */

@@ -33,7 +33,7 @@ struct step_parked {
     struct str guards, tool;    /* WAITS_APPROVAL: guarded step and its tool; WAITS_RESOLUTION: tool in doubt */
     struct str arguments;       /* canonical JSON: shown to the person in full */
     struct str args_hash;
-    struct str key;             /* WAITS_RESOLUTION: the idempotency key of the write */
+    struct str key; /* WAITS_RESOLUTION: the idempotency key of the write */
     struct str contract, contract_hash;
     struct str event; /* the encoded step event to put back on `steps` (through core/decide.h) when it wakes */
 };

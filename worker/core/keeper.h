@@ -48,7 +48,8 @@ void keeper_open(struct keeper *keeper, const struct run_row *row, struct arena 
 void keeper_close(struct keeper *keeper, const struct run_closed *closed, struct arena *arena, struct waiting_row *out);
 void keeper_park(struct keeper *keeper, const struct step_parked *parked, struct arena *arena, struct waiting_row *out);
 /* The parked step goes on (its step event is committed in the same transaction): a tombstone. */
-void keeper_release(struct keeper *keeper, struct str run, struct str branch, struct arena *arena, struct waiting_row *out);
+void keeper_release(struct keeper *keeper, struct str run, struct str branch, struct arena *arena,
+                    struct waiting_row *out);
 
 /* May this decision be applied to what waits? NULL = yes; else the reason to tell its sender (in the arena): no such run,
  * nothing waits there, another visit, other arguments than those shown, the run has ended, ... The keeper judges by its own

@@ -60,7 +60,7 @@ struct outcome {
     struct tool_request *calls;
     size_t calls_count;
     struct str finish_reason, response_model;
-    bool truncated; /* cut by a length limit: its tool calls must never be executed */
+    bool truncated;                               /* cut by a length limit: its tool calls must never be executed */
     int64_t tokens_in, tokens_out, tokens_cached; /* -1 = unknown */
     int64_t micro_usd;                            /* -1 = unknown */
 
