@@ -70,7 +70,9 @@ void walk_again(struct draft *draft)
 void walk_park(struct draft *draft, enum waits_for what, struct str reason, int64_t due_at_ms)
 {
     struct run *run = draft->run;
-    if (what == WAITS_TIMER)
+    /* I5: a write in doubt is settled first, by itself and within limits of its own; a person may be silent for ever. */
+    bool settling = run->at.doubt.state == DOUBT_SETTLING && what == WAITS_TIMER;
+    if (what == WAITS_TIMER && !settling)
         due_at_ms = earlier(due_at_ms, run->deadline_at_ms);
     struct step_parked *parked = &draft->plan->parked;
     parked->run = run->id;
@@ -81,7 +83,7 @@ void walk_park(struct draft *draft, enum waits_for what, struct str reason, int6
     parked->reason = reason;
     parked->parked_at_ms = draft->env->now_ms;
     parked->due_at_ms = due_at_ms;
-    parked->run_deadline_at_ms = run->deadline_at_ms;
+    parked->run_deadline_at_ms = settling ? 0 : run->deadline_at_ms;
     parked->contract = run->contract;
     parked->contract_hash = run->contract_hash;
 
