@@ -24,7 +24,7 @@ COVER    := $(if $(filter fuzz,$(words_of_variant)),-fsanitize=fuzzer-no-link)
 SECTIONS := $(if $(filter lint,$(words_of_variant)),-ffunction-sections -fdata-sections) # for tests/pure.py
 COMPILE   = $(CC) -std=c11 $(DEFINES) -I. $(PKG_CFLAGS) $(WARNINGS) $(CFLAGS) $(SANITIZE) $(COVER) $(SECTIONS)
 LINK      = $(CC) $(CFLAGS) $(SANITIZE) $(LDFLAGS)
-PACKAGES := rdkafka hiredis avro-c libcurl libconfig jansson libcrypto
+PACKAGES := rdkafka hiredis avro-c libcurl libconfig jansson libcrypto libmicrohttpd
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -91,7 +91,6 @@ $(programs) $(tests) $(replays) $(doubles): $(B)/libmyelin.a
 .SECONDEXPANSION:
 $(tests): EXTRA_LIBS = -lcmocka
 $(tests): $(B)/%: $(B)/obj/%.o $$(call obj,$$(call helpers,$$*))
-$(doubles): EXTRA_LIBS = $$(pkg-config --libs libmicrohttpd)
 $(doubles): $(B)/tests/%: $$(call obj,$$(call double_of,$$*) $(common))
 $(replays): EXTRA_LIBS = $(if $(COVER),-fsanitize=fuzzer)
 $(replays): $(B)/%: $(B)/obj/%.o $(if $(COVER),,$(B)/obj/tests/fuzz/replay.o)

@@ -33,6 +33,7 @@ LIBRARIES = {
     "librdkafka/": ("worker/io/",),
     "hiredis": ("worker/io/",),
     "curl/": ("worker/io/",),
+    "microhttpd": ("worker/io/",),
     "avro": ("worker/wire/",),
     "jq.h": ("worker/contract/",),
     "libconfig": ("worker/contract/", "worker/settings"),

@@ -45,6 +45,9 @@ void commit_fact(struct commit *commit, struct fact *fact)
     fact->source_topic = str_of(commit->source->topic_name);
     fact->source_partition = commit->source->partition;
     fact->source_offset = commit->offset;
+    struct counted *counted = ARENA_NEW(commit->arena, struct counted);
+    *counted = (struct counted){.next = commit->counted, .fact = *fact};
+    commit->counted = counted;
     add(commit, (struct log_record){
                     .topic = TOPIC_HISTORY,
                     .partition = -1,
@@ -91,6 +94,7 @@ void commit_plan(struct commit *commit, struct plan *plan)
         record.value = encode(commit, RECORD_STEP_PARKED, &plan->parked, RECORD_SIZE_MAX);
         break;
     case NEXT_END:
+        commit->ended = run_status_name(plan->closed.status);
         record.topic = TOPIC_INBOX;
         record.run = plan->closed.run;
         record.value = encode(commit, RECORD_RUN_CLOSED, &plan->closed, RECORD_SIZE_MAX);
@@ -117,6 +121,7 @@ void commit_dead(struct commit *commit, struct str reason, struct str run)
               LOG_I("offset", source->offset), LOG_STR("run", run), LOG_STR("reason", reason));
     if (letter.value.size > RECORD_SIZE_MAX / 2) /* the reason matters more than the last byte of it */
         letter.value = arena_copy(commit->arena, letter.value.data, RECORD_SIZE_MAX / 2);
+    commit->dead_count++;
     add(commit, (struct log_record){
                     .topic = TOPIC_DEAD,
                     .partition = -1,
@@ -131,7 +136,11 @@ void commit_done(struct commit *commit)
         struct str reason = arena_str(commit->arena, str_of(commit->error.text));
         commit->failed = false;
         commit->count = 0;
+        commit->counted = NULL;
+        commit->ended = NULL;
+        commit->dead_count = 0;
         commit_dead(commit, reason, STR_NONE);
     }
+    meter_commit(commit->worker->metrics, commit);
     log_done(commit->worker->log, commit->source, commit->offset, commit->records, commit->count);
 }

@@ -198,6 +198,7 @@ static void wake_unreadable(struct job *job, struct str run, struct str branch, 
         .at_ms = job->now_ms,
     };
     commit_dead(&job->commit, closed.reason, run);
+    job->commit.ended = run_status_name(closed.status);
     keeper_release(job->inbox->keeper, run, branch, job->arena, &row);
     commit_row(&job->commit, &row, run);
     keeper_close(job->inbox->keeper, &closed, job->arena, &row);
@@ -533,6 +534,15 @@ int64_t inbox_tick(struct worker *worker, int64_t now_ms)
         next_ms = due_ms < next_ms ? due_ms : next_ms;
     }
     return next_ms;
+}
+
+void inbox_numbers(const struct worker *worker, size_t *open, size_t *parked)
+{
+    *open = *parked = 0;
+    for (const struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
+        *open += inbox->rebuilt ? keeper_open_count(inbox->keeper) : 0;
+        *parked += inbox->rebuilt ? keeper_parked_count(inbox->keeper) : 0;
+    }
 }
 
 void inbox_free(struct worker *worker)

@@ -95,6 +95,7 @@ static void decide(struct delivery *delivery)
     struct worker *worker = delivery->worker;
     delivery->outcome.at_ms = clock_wall_ms();
     delivery->env.now_ms = delivery->outcome.at_ms;
+    meter_call(worker->metrics, delivery->call, &delivery->outcome);
     decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
     if (delivery->plan.not_done && delivery->fence > 0 && !delivery->orphan)
         ledger_complete(worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released, delivery);
@@ -179,6 +180,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     struct ledger *ledger = delivery->worker->ledger;
     const struct call *made = delivery->call;
     CRASH_POINT("after_answer");
+    meter_request(delivery->worker->metrics, made, answer);
     outcome_of(delivery, answer);
     bool answered = delivery->outcome.kind == OUTCOME_ANSWERED;
     struct str packed = answered ? answer_pack(delivery->arena, answer) : STR_NONE;
@@ -422,6 +424,7 @@ void loop_step(struct worker *worker, struct log_event *event)
     struct error error = {.class = ERROR_NONE};
     bool decoded = decode(delivery, &error);
     CRASH_POINT("after_decode");
+    meter_delivery(worker->metrics);
     const char *refused = NULL;
     if (decoded &&
         (contracts_find(worker->contracts, delivery->run->contract_hash, &refused) != NULL || refused != NULL))
@@ -452,6 +455,18 @@ void loop_orphan(struct worker *worker, int64_t tenure)
 {
     for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next)
         delivery->orphan = delivery->orphan || delivery->source.tenure == tenure;
+}
+
+void loop_numbers(const struct worker *worker, struct loop_numbers *numbers)
+{
+    *numbers = (struct loop_numbers){.without_call = 0};
+    for (const struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
+        const struct call *wanted = delivery->call;
+        if (wanted != NULL)
+            numbers->calls[wanted->kind][wanted->effect]++;
+        else
+            numbers->without_call++;
+    }
 }
 
 void loop_free(struct worker *worker)

@@ -13,10 +13,12 @@
 
 #include "worker/base/crash.h"
 #include "worker/base/logline.h"
+#include "worker/io/admin.h"
 #include "worker/io/clock.h"
+#include "worker/io/metrics.h"
 #include "worker/worker.h"
 
-enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER };
+enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN };
 
 #define EVENTS_MAX 64
 #define RECORDS_MAX 256 /* log events in one go, so that sockets and timers get their turn */
@@ -44,9 +46,10 @@ static void tell_help(void)
     arena_free(arena);
 }
 
-static void on_committed(const struct log_event *event)
+static void on_committed(struct worker *worker, const struct log_event *event)
 {
     CRASH_POINT("keeper_after_commit");
+    meter_committed(worker->metrics, event);
     LOG_DEBUG("committed", LOG_I("steps", event->commit_steps), LOG_I("us", event->commit_us));
 }
 
@@ -86,6 +89,7 @@ static void on_log_event(struct worker *worker, struct log_event *event)
         contracts_add(worker->contracts, event);
         break;
     case LOG_CONTROL_END:
+        worker->control_read = true;
         loop_contracts_read(worker);
         inbox_contracts_read(worker);
         break;
@@ -97,7 +101,7 @@ static void on_log_event(struct worker *worker, struct log_event *event)
         on_refused(worker, event);
         break;
     case LOG_COMMITTED:
-        on_committed(event);
+        on_committed(worker, event);
         break;
     case LOG_STOPPED:
         worker->log_stopped = true;
@@ -144,11 +148,9 @@ static int wait_ms(struct worker *worker)
     int64_t now_ms = clock_mono_us() / 1000, wall_ms = clock_wall_ms();
     int64_t next = WAIT_MAX_MS;
     int64_t wanted[] = {
-        ledger_tick(worker->ledger, now_ms) - now_ms,
-        caller_tick(worker->caller, now_ms) - now_ms,
-        loop_tick(worker, now_ms) - now_ms,
-        inbox_tick(worker, wall_ms) - wall_ms,
-        worker->stopping ? worker->stop_by_ms - now_ms : WAIT_MAX_MS,
+        ledger_tick(worker->ledger, now_ms) - now_ms, caller_tick(worker->caller, now_ms) - now_ms,
+        loop_tick(worker, now_ms) - now_ms,           inbox_tick(worker, wall_ms) - wall_ms,
+        admin_tick(worker->admin, now_ms) - now_ms,   worker->stopping ? worker->stop_by_ms - now_ms : WAIT_MAX_MS,
     };
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
         next = wanted[i] < next ? wanted[i] : next;
@@ -177,6 +179,8 @@ static void run(struct worker *worker, int epoll_fd, int signal_fd)
                 ledger_ready(worker->ledger, fd, events[i].events);
             else if (source == SOURCE_CALLER)
                 caller_ready(worker->caller, fd, events[i].events);
+            else if (source == SOURCE_ADMIN)
+                admin_ready(worker->admin);
         }
         struct log_event event;
         for (int i = 0; i < RECORDS_MAX && log_next(worker->log, &event); i++)
@@ -227,6 +231,12 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
     };
     struct caller_settings caller = {
         .connections_max = 1024, .connections_per_host_max = 256, .connect_timeout_ms = 5000};
+    worker->metrics = meter_new(settings);
+    if (settings->admin != NULL) {
+        worker->admin = admin_open(settings->admin, epoll_fd, SOURCE_ADMIN, meter_page, worker, error);
+        if (worker->admin == NULL)
+            return false;
+    }
     worker->contracts = contracts_new();
     worker->ledger = ledger_open(&ledger, epoll_fd, SOURCE_LEDGER, error);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, epoll_fd, SOURCE_CALLER, error) : NULL;
@@ -259,12 +269,14 @@ static int serve(const struct settings *settings, int signal_fd)
     } else {
         LOG_ERROR("start.failed", LOG_S("reason", error.text));
     }
+    admin_close(worker.admin);
     caller_close(worker.caller);
     ledger_close(worker.ledger);
     inbox_free(&worker);
     loop_free(&worker);
     log_close(worker.log);
     contracts_free(worker.contracts);
+    metrics_free(worker.metrics);
     record_close();
     expr_cache_free();
     close(epoll_fd);

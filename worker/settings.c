@@ -1,5 +1,6 @@
 #include "worker/settings.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,21 @@ static const char *check_address(struct str text, struct arena *arena)
         return must;
     long port = strtol(colon + 1, NULL, 10);
     return port >= 1 && port <= 65535 && strpbrk(text.data, "/@ \t") == NULL ? NULL : must;
+}
+
+/* Where to listen: an address of this machine, not a name, which may be that of another interface than was meant. */
+static const char *check_listen(struct str text, struct arena *arena)
+{
+    static const char *const must = "must be IP:PORT, for example \"127.0.0.1:9464\" (port 0: a free one), or empty";
+    const char *colon = strrchr(text.data, ':');
+    if (colon == NULL || colon == text.data || !made_of(str_of(colon + 1), DIGITS, DIGITS) || strlen(colon + 1) > 5 ||
+        strtol(colon + 1, NULL, 10) > 65535)
+        return must;
+    struct in6_addr ip;
+    struct str host = arena_copy(arena, text.data, (size_t)(colon - text.data));
+    if (host.size > 2 && host.data[0] == '[' && host.data[host.size - 1] == ']')
+        return inet_pton(AF_INET6, arena_copy(arena, host.data + 1, host.size - 2).data, &ip) == 1 ? NULL : must;
+    return inet_pton(AF_INET, host.data, &ip) == 1 ? NULL : must;
 }
 
 /* What the runtime's guarantees rest on is not for settings. */
@@ -186,6 +202,8 @@ static const struct option options[] = {
      "added to a write's timeout before anybody else may act on it"},
     {"lease", OPTION_DURATION, AT(lease_ms), "\"5s\"", 500, HOUR, NULL, false,
      "how long a read in flight keeps others from making it too; renewed while it runs"},
+    {"admin", OPTION_TEXT, AT(admin), "\"${MYELIN_ADMIN:-127.0.0.1:9464}\"", 0, 100, check_listen, false,
+     "IP:PORT of /metrics, /live and /ready; when the port is taken, a free one; port 0 = a free one; empty = none"},
     {"log_level", OPTION_STR, AT(log_level), "\"info\"", 1, 10, check_log_level, false, "debug, info, warn or error"},
     {"models", OPTION_GROUP, 0, "{}", 0, 0, NULL, false, "model endpoints by the names that contracts use"},
 };

@@ -30,6 +30,7 @@ struct settings {
     int64_t grace_ms;                   /* of SIGTERM; default 25 s */
     int64_t settle_ms;                  /* default 1 s */
     int64_t lease_ms;                   /* default 5 s */
+    const char *admin;                  /* IP:PORT of the admin port; NULL = none */
     struct str log_level;               /* debug info warn error */
     struct chat_model *models;
     size_t models_count;

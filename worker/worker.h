@@ -6,6 +6,7 @@
  *   inbox.c      the keeper's side: what is addressed to a run, and what is due
  *   contracts.c  the versions of contracts that `control` holds
  *   commit.c     a plan as records for the log
+ *   meter.c      what happened, as numbers; what the admin port says
  */
 #ifndef MYELIN_WORKER_H
 #define MYELIN_WORKER_H
@@ -18,9 +19,12 @@
 #include "worker/record.h"
 #include "worker/settings.h"
 
+struct admin;
+struct admin_page;
 struct contracts;
 struct delivery;
 struct inbox;
+struct metrics;
 
 struct worker {
     const struct settings *settings;
@@ -28,6 +32,8 @@ struct worker {
     struct ledger *ledger;
     struct caller *caller;
     struct contracts *contracts;
+    struct metrics *metrics;
+    struct admin *admin;         /* NULL: switched off */
     struct inbox *inboxes;       /* the inbox partitions that we own */
     struct delivery *deliveries; /* step events in our hands */
     int32_t deliveries_count;
@@ -35,7 +41,8 @@ struct worker {
     bool stopping;
     int64_t stop_by_ms; /* stopping: when calls in flight are given up (clock_mono_us / 1000) */
     bool log_stopped;
-    bool failed; /* the log could not go on */
+    bool failed;       /* the log could not go on */
+    bool control_read; /* `control` was read to its end once */
 };
 
 /* ---- loop.c ---- */
@@ -44,12 +51,19 @@ void loop_contracts_read(struct worker *worker);                /* `control` was
 void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */
 int64_t loop_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
 void loop_free(struct worker *worker);
+/* Step events in our hands: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */
+struct loop_numbers {
+    int32_t without_call, calls[3][3];
+};
+void loop_numbers(const struct worker *worker, struct loop_numbers *numbers);
 
 /* ---- inbox.c ---- */
 void inbox_event(struct worker *worker, struct log_event *event); /* any event of the inbox; takes the event */
 void inbox_contracts_read(struct worker *worker);
 int64_t inbox_tick(struct worker *worker, int64_t now_ms); /* what is due; returns when to look again (wall clock) */
 void inbox_free(struct worker *worker);
+/* Open runs and parked steps of all keepers that are rebuilt. */
+void inbox_numbers(const struct worker *worker, size_t *open, size_t *parked);
 
 /* ---- contracts.c ---- */
 struct contracts *contracts_new(void);
@@ -59,6 +73,10 @@ void contracts_add(struct contracts *contracts, const struct log_event *event); 
 const struct contract *contracts_find(const struct contracts *contracts, struct str hash, const char **refused);
 
 /* ---- commit.c ---- */
+struct counted { /* a fact, for meter.c once it is handed over */
+    struct counted *next;
+    struct fact fact;
+};
 struct commit {
     struct worker *worker;
     struct arena *arena;
@@ -66,6 +84,9 @@ struct commit {
     int64_t offset; /* of the source; -1 = a timer */
     struct log_record *records;
     size_t count, capacity;
+    struct counted *counted;
+    const char *ended; /* status of the run that it ends; NULL = none */
+    int32_t dead_count;
     bool failed; /* something could not be encoded; `error` says what */
     struct error error;
 };
@@ -77,5 +98,14 @@ void commit_row(struct commit *commit, const struct waiting_row *row, struct str
 void commit_dead(struct commit *commit, struct str reason, struct str run);
 /* Hands everything to the log. When something could not be encoded the source goes to `dead` instead, with that reason. */
 void commit_done(struct commit *commit);
+
+/* ---- meter.c ---- */
+struct metrics *meter_new(const struct settings *settings);
+void meter_delivery(struct metrics *metrics);                                 /* a step event reached us */
+void meter_committed(struct metrics *metrics, const struct log_event *event); /* LOG_COMMITTED */
+void meter_commit(struct metrics *metrics, const struct commit *commit);      /* it is handed over */
+void meter_request(struct metrics *metrics, const struct call *call, const struct http_answer *answer);
+void meter_call(struct metrics *metrics, const struct call *call, const struct outcome *outcome); /* a call's end */
+void meter_page(void *context, const char *path, struct admin_page *page); /* an admin_serve, of the worker */
 
 #endif

@@ -104,6 +104,7 @@ class Space:
         self.env = {**local_env(), "MYELIN_NAMESPACE": self.name}
         self.env.setdefault("TOOLS_URL", "http://127.0.0.1:9")
         self.env.setdefault("MODEL_URL", "http://127.0.0.1:9/v1")
+        self.env.setdefault("MYELIN_ADMIN", "127.0.0.1:0")  # tests run beside each other, and beside a developer's worker
         self.workers, self.doubles = [], []
         self._settings(settings or {}, partitions)
 

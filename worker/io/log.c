@@ -179,5 +179,6 @@ void log_numbers(const struct log *log, struct log_numbers *numbers)
                                     .waiting_for_commit = atomic_load(&log->waiting_for_commit),
                                     .commits = atomic_load(&log->commits),
                                     .aborts = atomic_load(&log->aborts),
-                                    .producers_recreated = atomic_load(&log->producers_recreated)};
+                                    .producers_recreated = atomic_load(&log->producers_recreated),
+                                    .in_group = atomic_load(&log->in_group)};
 }

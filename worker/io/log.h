@@ -72,7 +72,7 @@ struct log_event {
     bool suspect;          /* RECORD: below the high watermark at assignment: an earlier owner may have started it */
     struct str key, value; /* owned by the event until log_event_free */
     void *memory;          /* what log_event_free frees */
-    int64_t commit_us;     /* COMMITTED: from begin to confirmed */
+    int64_t commit_us;     /* COMMITTED: from begin to confirmed; 0 = was in doubt */
     int32_t commit_steps;  /* COMMITTED: source records finished by it */
     struct error error;    /* STOPPED, REFUSED */
 };
@@ -110,6 +110,7 @@ void log_close(struct log *log);
 struct log_numbers {
     int32_t partitions_owned, records_in_flight, waiting_for_commit;
     int64_t commits, aborts, producers_recreated;
+    bool in_group; /* the group has given us our partitions, which may be none */
 };
 void log_numbers(const struct log *log, struct log_numbers *numbers);
 

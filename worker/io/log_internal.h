@@ -120,6 +120,7 @@ struct log {
     atomic_bool quit;        /* log_close: end at once */
     atomic_int partitions_owned, records_in_flight, waiting_for_commit;
     atomic_llong commits, aborts, producers_recreated;
+    atomic_bool in_group;
 
     /* ---- the log thread's ---- */
     int wake_fd;               /* eventfd: some queue of librdkafka has something */

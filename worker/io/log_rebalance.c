@@ -381,6 +381,8 @@ void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_t
     struct log *log = opaque;
     bool lost = rd_kafka_assignment_lost(consumer);
     LOG_INFO("rebalance", LOG_S("what", lost ? "lost" : rd_kafka_err2name(what)), LOG_I("partitions", list->cnt));
+    if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS || lost)
+        atomic_store(&log->in_group, !lost); /* revoked in a rebalance: still a member */
     if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
         for (int i = 0; i < list->cnt; i++)
             partition_add(log, log_topic_named(log, list->elems[i].topic), list->elems[i].partition);
