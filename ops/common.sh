@@ -29,7 +29,7 @@ our_pid() {
     local pid started
     { read -r pid started <"$dir/pid"; } 2>/dev/null || return 1
     [ "$(start_time "$pid")" = "$started" ] || return 1
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$dir" || return 1
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "$dir" || return 1
     echo "$pid"
 }
 
@@ -86,7 +86,7 @@ free_port() {
     echo "$port"
 }
 
-# addresses PID: where a process listens, "ADDRESS:PORT" each.
+# addresses PID: where a process listens, "ADDRESS:PORT" each, sorted, on one line.
 addresses() {
     local inodes
     inodes=$(find "/proc/$1/fd" -lname 'socket:*' -printf '%l\n' 2>/dev/null | tr -dc '0-9\n' | sort -u)
@@ -99,7 +99,7 @@ addresses() {
             else
                 printf '[%s]:%d\n' "$hex" "0x$port"
             fi
-        done
+        done | sort | paste -sd ' '
 }
 
 # What everybody sources to find the servers.
@@ -118,7 +118,17 @@ seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b 
 # server says when somebody else has its port) and defines: fetch, configure PORT, run, answers PORT.
 
 port() { cat "$dir/port"; }
-up_or_dead() { ! our_pid || answers "$(port)"; }
+
+# An answer alone proves nothing either: it may come from another server that took the port just before ours.
+serves() { # serves PID
+    [[ " $(addresses "$1") " == *" 127.0.0.1:$(port) "* ]] && answers "$(port)"
+}
+
+up_or_dead() {
+    local pid
+    pid=$(our_pid) || return 0
+    serves "$pid"
+}
 
 # What DIR used last time, so that clients find a restarted server again, else the default; the next free one, and a word about
 # it, when that is taken.
@@ -131,16 +141,16 @@ choose_port() {
 }
 
 start() {
-    local attempt from=$EPOCHREALTIME
-    if our_pid >/dev/null; then
-        wait_until "$deadline_s" answers "$(port)" || die "$name: runs but does not answer; see $log"
+    local attempt pid from=$EPOCHREALTIME
+    if pid=$(our_pid); then
+        wait_until "$deadline_s" serves "$pid" || die "$name: runs but does not answer; see $log"
         write_env
         echo "$name: runs already on 127.0.0.1:$(port)"
         return
     fi
     fetch
     mkdir -p "$dir/data"
-    # Another process may take the port between our look and the server's bind: then look again.
+    # Another process may take the port between our look and the server's bind, or use it for a connection of its own.
     for attempt in 1 2 3 4 5; do
         choose_port
         configure "$(port)"
@@ -154,7 +164,8 @@ start() {
             return
         fi
         tail -q -n 40 "$log" "$dir/start.log" | grep -qE "$taken" || break
-        echo "$name: somebody else took port $(port) first"
+        echo "$name: port $(port) is in use although nobody listens, trying the next"
+        echo $(($(port) + 1)) >"$dir/port"
     done
     tail -q -n 5 "$log" "$dir/start.log" >&2
     die "$name: ended while starting (attempt $attempt); see $log"
@@ -180,8 +191,8 @@ wipe() {
 status() {
     local pid state=up
     pid=$(our_pid) || { echo "$name  down"; return 3; }
-    answers "$(port)" || state='does not answer'
-    echo "$name  $state: $(addresses "$pid" | sort | paste -sd ' ')"
+    serves "$pid" || state='does not answer'
+    echo "$name  $state: $(addresses "$pid")"
     echo "       pid $pid, memory $(($(awk '/VmRSS/ { print $2 }' "/proc/$pid/status") / 1024)) MB, data $(du -sm "$dir/data" | cut -f1) MB"
     echo "       log $log"
     [ "$state" = up ] || return 3

@@ -93,6 +93,40 @@ def test_taken_port_is_said_and_the_next_one_used(local):
     assert (local / "redis/port").read_text().strip() != str(taken)
 
 
+def test_answer_of_another_server_is_not_ours(local):
+    # Another server binds the port between our look and our bind: a wrapper around redis-server starts it then.
+    port = 20000 + os.getpid() % 6000
+    intruder = local.with_name("test-ops-intruder")
+    tools = local.with_name("test-ops-tools")
+    tools.mkdir(parents=True, exist_ok=True)
+    wrapper = tools / "redis-server"
+    wrapper.write_text(f"""#!/bin/sh
+[ -e {intruder}.once ] || {{ touch {intruder}.once; /usr/bin/redis-server --port {port} --bind 127.0.0.1 --daemonize yes \
+    --pidfile {intruder}.pid --save '' >/dev/null; until redis-cli -p {port} ping >/dev/null 2>&1; do sleep 0.05; done; }}
+exec /usr/bin/redis-server "$@"
+""")
+    wrapper.chmod(0o755)
+    try:
+        said = ops("ops/redis/server start", local, MYELIN_REDIS_PORT=str(port), PATH=f"{tools}:{os.environ['PATH']}").stdout
+        assert f"port {port} is in use" in said and "ready in" in said
+        assert (local / "redis/port").read_text().strip() != str(port)
+    finally:
+        subprocess.run(["redis-cli", "-p", str(port), "shutdown", "nosave"], stdout=subprocess.DEVNULL)
+        shutil.rmtree(tools)
+        Path(f"{intruder}.once").unlink(missing_ok=True)
+
+
+def test_port_of_a_connection_is_passed_over(local):
+    # Nobody listens there, so it looks free, but it cannot be bound.
+    with socket.socket() as server, socket.socket() as client:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        client.connect(server.getsockname())
+        used = client.getsockname()[1]
+        said = ops("ops/redis/server start", local, MYELIN_REDIS_PORT=str(used)).stdout
+    assert f"port {used} is in use" in said and (local / "redis/port").read_text().strip() != str(used)
+
+
 @pytest.mark.parametrize("content", ["{pid} 1", "{pid}", "999999999 5", "", "nonsense here", "-1 -1", "{pid} {start}"],
                          ids=["wrong start", "no start", "no such process", "empty", "words", "every process", "other program"])
 def test_foreign_or_broken_pid_file_stops_nobody(local, content):
@@ -150,8 +184,9 @@ def test_broker_kill_restart_reset(local):
     broker = "ops/kafka/broker"
     ops(f"{broker} start", local, MYELIN_KAFKA_PORT="29092")
     first, port = pid_of(local, broker), (local / "kafka/port").read_text()
-    listening = re.search(r"up: (.*)", ops(f"{broker} status", local).stdout).group(1).split()
-    assert len(listening) == 2 and all(address.startswith("127.0.0.1:") for address in listening)
+    said = ops(f"{broker} status", local).stdout
+    listening = re.search(r"up: (.*)", said).group(1).split()
+    assert len(listening) == 2 and all(address.startswith("127.0.0.1:") for address in listening), said
     ops(f"{broker} kill", local)
     assert not alive(first)
     ops(f"{broker} start", local)
