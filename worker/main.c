@@ -34,7 +34,7 @@ static const char help[] =
     "  --slot NAME     this worker's stable name (else the setting slot, MYELIN_SLOT, the host's name)\n"
     "  --help          this text, and every setting\n"
     "\n"
-    "Exit: 0 stopped on request, 69 Kafka cannot be used, 70 internal error, 78 settings are wrong.\n"
+    "Exit: 0 stopped on request, 64 wrong use, 69 Kafka cannot be used, 70 internal error, 78 settings are wrong.\n"
     "\n"
     "Settings:\n";
 
@@ -303,6 +303,10 @@ int main(int argc, char **argv)
             setenv("MYELIN_SLOT", optarg, 1);
         else
             return EX_USAGE;
+    }
+    if (optind < argc) {
+        fprintf(stderr, "%s: takes no argument \"%s\"; see: %s --help\n", argv[0], argv[optind], argv[0]);
+        return EX_USAGE;
     }
     sigset_t signals;
     sigemptyset(&signals);

@@ -213,6 +213,9 @@ static void take_step(struct load *load, size_t index)
     if (keys_group(node, "set") != NULL)
         take_set(load, keys_group(node, "set"), step);
     check_approval(load, node);
+    if (step->pool.size > 0 && !str_is(step->pool, "default")) /* no worker would ever take it up */
+        load_error(load, tree_member(node, "pool"), "\"%.*s\" is not supported yet: every step runs in \"default\"",
+                   STR_ARG(step->pool));
     if (group != NULL && take_kind(load, node, step))
         check_kind(load, node, step, choices_count > 0);
     else
