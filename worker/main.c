@@ -23,6 +23,7 @@ enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_AD
 #define EVENTS_MAX 64
 #define RECORDS_MAX 256 /* log events in one go, so that sockets and timers get their turn */
 #define WAIT_MAX_MS 60000
+#define GREET_MAX_MS 1000
 
 static const char help[] =
     "Usage: myelin-worker [--config FILE] [--slot NAME]\n"
@@ -162,7 +163,8 @@ static bool over(const struct worker *worker)
 {
     if (!worker->log_stopped)
         return false;
-    return worker->failed || worker->deliveries_count == 0 || clock_mono_us() / 1000 >= worker->stop_by_ms;
+    bool stored = worker->deliveries_count == 0 && ledger_idle(worker->ledger);
+    return worker->failed || stored || clock_mono_us() / 1000 >= worker->stop_by_ms;
 }
 
 static void run(struct worker *worker, int epoll_fd, int signal_fd)
@@ -214,6 +216,19 @@ static struct log *open_log(const struct settings *settings, struct error *error
     return log_open(&wanted, error);
 }
 
+/* The first reads are to be asked for in Redis, not made again because it was not greeted yet; one that is down is not awaited. */
+static void greet_ledger(struct ledger *ledger, int epoll_fd)
+{
+    int64_t until_ms = clock_mono_us() / 1000 + GREET_MAX_MS;
+    struct epoll_event event;
+    for (int64_t now_ms; !ledger_up(ledger) && (now_ms = clock_mono_us() / 1000) < until_ms;) {
+        int64_t due_ms = ledger_tick(ledger, now_ms);
+        int wait_ms = (int)((due_ms < until_ms ? due_ms : until_ms) - now_ms);
+        if (epoll_wait(epoll_fd, &event, 1, wait_ms > 0 ? wait_ms : 0) == 1)
+            ledger_ready(ledger, (int)(event.data.u64 & 0xffffffff), event.events);
+    }
+}
+
 static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
 {
     const struct settings *settings = worker->settings;
@@ -239,6 +254,8 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
     }
     worker->contracts = contracts_new();
     worker->ledger = ledger_open(&ledger, epoll_fd, SOURCE_LEDGER, error);
+    if (worker->ledger != NULL)
+        greet_ledger(worker->ledger, epoll_fd);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, epoll_fd, SOURCE_CALLER, error) : NULL;
     worker->log = worker->caller != NULL ? open_log(settings, error) : NULL;
     return worker->log != NULL;

@@ -521,6 +521,11 @@ static void free_ops(struct ledger_op *list)
     }
 }
 
+bool ledger_idle(const struct ledger *ledger)
+{
+    return ledger_link_idle(ledger->link);
+}
+
 void ledger_close(struct ledger *ledger)
 {
     if (ledger == NULL)

@@ -96,4 +96,7 @@ struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_don
 void ledger_store(struct ledger *ledger, struct str key, struct str result);
 void ledger_cancel(struct ledger_op *op);
 
+/* Has Redis answered everything, also what nobody awaits? Closed before that, a result may never get there. */
+bool ledger_idle(const struct ledger *ledger);
+
 #endif

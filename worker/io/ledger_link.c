@@ -550,6 +550,11 @@ struct ledger_link *ledger_link_open(const struct ledger_settings *settings, int
     return link;
 }
 
+bool ledger_link_idle(const struct ledger_link *link)
+{
+    return link->first == NULL;
+}
+
 void ledger_link_close(struct ledger_link *link)
 {
     redisAsyncContext *redis = link->redis;
