@@ -19,7 +19,8 @@ start_time() {
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     read -r -a stat <<<"${stat##*) }"
-    [ "${stat[0]}" != Z ] || return 1 # dead, only not yet collected by its parent
+    # Dead, only not yet collected by its parent; while other threads still end (20th field), its ports are still taken.
+    [ "${stat[0]}" != Z ] || [ "${stat[17]}" -gt 1 ] || return 1
     echo "${stat[19]}"
 }
 
