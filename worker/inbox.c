@@ -167,7 +167,7 @@ static void run_requested(struct job *job, const struct run_requested *request)
         refused = "a run id is 1 to 128 of letters, digits, '.', '_' and '-'";
     else
         refused = refuse_input(job, contract, request, &input_hash);
-    if (refused == NULL) {
+    if (refused == NULL && contract != NULL) {
         switch (keeper_start_verdict(job->inbox->keeper, request, input_hash, job->now_ms)) {
         case START_NEW:
             refused = start(job, contract, request, input_hash);
