@@ -168,7 +168,8 @@ static void call(struct delivery *delivery)
     request.write = delivery->call->effect == EFFECT_WRITE;
     request.send_until_boot_ms = delivery->send_until_boot_ms;
     int64_t left_ms = delivery->run->deadline_at_ms - clock_wall_ms();
-    if (formed && !request.write && request.timeout_ms > left_ms) /* nobody waits for an answer beyond the run's deadline */
+    if (formed && !request.write &&
+        request.timeout_ms > left_ms) /* nobody waits for an answer beyond the run's deadline */
         request.timeout_ms = left_ms > 1 ? left_ms : 1;
     CRASH_POINT("before_call");
     if (formed && caller_start(delivery->worker->caller, &request, on_answer, delivery, &error) != NULL)

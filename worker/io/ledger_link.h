@@ -29,7 +29,7 @@ void ledger_link_ready(struct ledger_link *link, int fd, uint32_t epoll_events);
 int64_t ledger_link_tick(struct ledger_link *link, int64_t now_mono_ms);
 
 bool ledger_link_up(const struct ledger_link *link);
-bool ledger_link_idle(const struct ledger_link *link); /* no command waits for its answer */
+bool ledger_link_idle(const struct ledger_link *link);                  /* no command waits for its answer */
 const char *ledger_link_reason(const struct ledger_link *link);         /* why it is not up */
 const char *ledger_link_incarnation(const struct ledger_link *link);    /* "" while down */
 const char *ledger_link_writes_refused(const struct ledger_link *link); /* NULL = allowed */
