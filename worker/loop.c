@@ -64,7 +64,7 @@ static bool write_down(struct delivery *delivery, struct commit *commit)
 }
 
 /* Commits what was decided. A plan that cannot be written down (too large, no valid text) ends its run with that reason; that
- * a tool was called, and with what, is written down all the same. */
+ * a write happened, and with what, is written down all the same. */
 static void finish(struct delivery *delivery)
 {
     if (delivery->orphan) {
@@ -73,9 +73,9 @@ static void finish(struct delivery *delivery)
     }
     struct commit commit;
     bool written = write_down(delivery, &commit);
-    bool answered = delivery->call != NULL && delivery->call->kind == CALL_TOOL &&
-                    delivery->outcome.result.data != NULL;
-    if (!written && answered) {
+    bool happened = delivery->call != NULL && delivery->call->kind == CALL_TOOL &&
+                    delivery->call->effect == EFFECT_WRITE && delivery->outcome.result.data != NULL;
+    if (!written && happened) { /* a read that does not fit ends the run: nothing goes on with data that nobody gave */
         delivery->outcome.result = STR("{\"truncated\":true}");
         decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
         written = write_down(delivery, &commit);

@@ -381,7 +381,7 @@ def test_the_broker_restarts_under_load(tmp_path):
             subprocess.run([ROOT / "ops" / "kafka" / "broker", "start"], env=env, check=True, capture_output=True, timeout=120)
             states = [ended(space, run, 120) for run in runs]
             assert [state["status"] for state in states] == ["completed"] * len(runs)
-            assert all(state["gaps"] == 0 and state["repeats"] == 0 for state in states)
+            assert [(state["run"], state["gaps"], state["repeats"]) for state in states if state["gaps"] or state["repeats"]] == []
             assert sorted(line["run"] for line in tools.ledger("acted", tool="send")) == sorted(runs)
             assert all(worker.alive() for worker in space.workers)
     finally:
