@@ -5,6 +5,7 @@
  *   log_open.c       connecting: handles, topics, partition counts
  *   log_thread.c     the log thread: its turn, its sleep, records from queues to the loop
  *   log_rebalance.c  assign (the barrier, what is served, where it starts) and revoke (commit, let go)
+ *   log_barrier.c    asks for committed offsets, on a thread of its own
  *   log_reader.c     `control`, and the keeper's rows of `waiting`
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
  *   log_producer.c   the transactional producer: made, warmed up, re-created; a doubtful commit settled
@@ -93,6 +94,18 @@ struct log_queue {
     rd_kafka_queue_t *queue;
 };
 
+/* One request for committed offsets at a time. */
+struct log_barrier {
+    pthread_t thread;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t changed;
+    rd_kafka_topic_partition_list_t *asked, *answer; /* owned */
+    bool quit;
+
+    bool started;
+    bool busy; /* the log thread's: asked, and not answered yet */
+};
+
 enum log_producer_state {
     PRODUCER_NONE,
     PRODUCER_INIT,   /* made; init_transactions is the barrier */
@@ -132,8 +145,7 @@ struct log {
 
     rd_kafka_t *consumer;
     rd_kafka_queue_t *consumer_queue;
-    rd_kafka_queue_t *answers; /* of admin requests */
-    bool barrier_asked;        /* one request at a time */
+    struct log_barrier barrier;
     bool joined;
     struct log_partition **partitions; /* by tenure */
     size_t partitions_count, partitions_capacity;
@@ -204,6 +216,13 @@ void log_leave_all(struct log *log);
 void log_partitions_free(struct log *log);
 void log_queues_free(struct log *log); /* once the consumer is closed */
 void log_unserve(struct log_partition *partition, const char *why);
+
+/* ---- log_barrier.c ---- */
+bool log_barrier_open(struct log *log);
+void log_barrier_close(struct log *log); /* before the consumer is destroyed */
+/* Not while one is `busy`. Takes the list; it comes back with offset, metadata and err of each. */
+void log_barrier_ask(struct log *log, rd_kafka_topic_partition_list_t *list);
+rd_kafka_topic_partition_list_t *log_barrier_answer(struct log *log); /* NULL: not yet; the caller frees it */
 
 /* ---- log_reader.c ---- */
 bool log_reader_open(struct log *log, struct error *error);

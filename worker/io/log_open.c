@@ -188,8 +188,6 @@ static bool open_consumer(struct log *log, struct error *error)
     rd_kafka_poll_set_consumer(log->consumer);
     log->consumer_queue = rd_kafka_queue_get_consumer(log->consumer);
     rd_kafka_queue_io_event_enable(log->consumer_queue, log->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
-    log->answers = rd_kafka_queue_new(log->consumer);
-    rd_kafka_queue_io_event_enable(log->answers, log->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     return true;
 }
 
@@ -213,6 +211,8 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
     int64_t left_ms = until_ms - clock_mono_us() / 1000;
     if (!log_producer_first(log, left_ms < LOG_SLICE_MS ? LOG_SLICE_MS : left_ms, error))
         return false;
+    if (!log_barrier_open(log))
+        return error_set(error, ERROR_FATAL, "cannot start a thread");
     LOG_INFO("log.open", LOG_S("namespace", log->name_space), LOG_S("slot", log->slot),
              LOG_S("member", log->slot_pinned ? "static" : "dynamic"), LOG_S("assignor", "range"),
              LOG_S("why", "cooperative-sticky is not safe before librdkafka 2.6.1"),
@@ -222,9 +222,10 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
 
 void log_disconnect(struct log *log)
 {
+    log_barrier_close(log);
     log_partitions_free(log);
     log_producer_discard(log, false);
-    rd_kafka_queue_t *queues[] = {log->answers, log->consumer_queue, log->reader_queue};
+    rd_kafka_queue_t *queues[] = {log->consumer_queue, log->reader_queue};
     for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++) {
         if (queues[i] != NULL)
             rd_kafka_queue_destroy(queues[i]);

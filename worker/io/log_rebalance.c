@@ -2,12 +2,10 @@
  * Which partitions this worker has, from when to when (tenure), and from which offset.
  *
  * The group protocol is eager (range): every rebalance takes all partitions and gives some back. Being given a partition is
- * not yet serving it. The consumer is assigned nothing at first; the committed offsets are asked for, which the broker does
- * not answer for a partition while a transaction on its offsets is open (KIP-447): the barrier behind a crashed owner. The
- * request is asynchronous, so a barrier of one partition holds up neither the others nor the next rebalance. Whatever is
- * settled is then really assigned, from its committed offset.
+ * not yet serving it. The consumer is assigned nothing at first; the committed offsets are asked for (log_barrier.c), which the
+ * broker does not tell while a transaction on them is open: the barrier behind a crashed owner. Neither the others nor the
+ * next rebalance wait for one that is held back. Whatever is settled is then really assigned, from its committed offset.
  */
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +17,7 @@
 #include "worker/io/log_internal.h"
 #include "worker/io/offset_meta.h"
 
-#define UNSTABLE_RETRY_US 20000
-#define ERROR_RETRY_US 200000
+#define RETRY_US 20000      /* of what was not answered, or could not be used */
 #define LEAVE_LOOK_US 10000 /* no event tells that a producer may be tried again */
 
 /* ---- the table ---- */
@@ -176,20 +173,10 @@ static void ask(struct log *log)
         if (partition->asked)
             rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number);
     }
-    if (list->cnt > 0) {
-        rd_kafka_ListConsumerGroupOffsets_t *request = rd_kafka_ListConsumerGroupOffsets_new(log->name_space, list);
-        rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(log->consumer,
-                                                                     RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-        char text[256];
-        rd_kafka_AdminOptions_set_request_timeout(options, 5000, text, sizeof text);
-        rd_kafka_error_t *failed = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
-        assert(failed == NULL); /* this request has the option */
-        rd_kafka_ListConsumerGroupOffsets(log->consumer, &request, 1, options, log->answers);
-        rd_kafka_AdminOptions_destroy(options);
-        rd_kafka_ListConsumerGroupOffsets_destroy(request);
-        log->barrier_asked = true;
-    }
-    rd_kafka_topic_partition_list_destroy(list);
+    if (list->cnt > 0)
+        log_barrier_ask(log, list);
+    else
+        rd_kafka_topic_partition_list_destroy(list);
 }
 
 /* Where the partitions of `settled` begin and end, and where those of `waiting` end, beside its inbox. */
@@ -268,7 +255,18 @@ static bool is_settled(const struct log_partition *partition, const rd_kafka_top
     return partition != NULL && partition->asked && answer->err == RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-/* The answer for some or all of the partitions that were asked for. Those that are not in it are asked for again. */
+/* A transaction on its offsets is open, or the group's coordinator does not answer. */
+static void tell_delay(struct log_partition *partition, rd_kafka_resp_err_t why)
+{
+    int64_t now_us = clock_mono_us();
+    if (now_us < partition->loud_us)
+        return;
+    partition->loud_us = now_us + LOG_LOUD_MS * 1000;
+    LOG_WARN("assign.delayed", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
+             LOG_S("reason", rd_kafka_err2str(why)));
+}
+
+/* Those whose offset is not known yet are asked for again. */
 static void take_answer(struct log *log, const rd_kafka_topic_partition_list_t *answer)
 {
     struct edges edges = {rd_kafka_topic_partition_list_new(8), rd_kafka_topic_partition_list_new(8),
@@ -276,7 +274,9 @@ static void take_answer(struct log *log, const rd_kafka_topic_partition_list_t *
     struct error error;
     for (int i = 0; i < answer->cnt; i++) {
         const rd_kafka_topic_partition_t *one = &answer->elems[i];
-        const struct log_partition *partition = log_partition_find(log, one->topic, one->partition);
+        struct log_partition *partition = log_partition_find(log, one->topic, one->partition);
+        if (partition != NULL && partition->asked && one->err)
+            tell_delay(partition, one->err);
         if (!is_settled(partition, one))
             continue;
         rd_kafka_topic_partition_list_add(edges.begin, one->topic, one->partition);
@@ -284,18 +284,16 @@ static void take_answer(struct log *log, const rd_kafka_topic_partition_list_t *
         if (partition->of->topic == TOPIC_INBOX)
             rd_kafka_topic_partition_list_add(edges.waiting, rd_kafka_topic_name(log->waiting), one->partition);
     }
-    bool found = find_edges(log, &edges, &error);
-    if (!found)
+    bool found = edges.begin->cnt > 0 && find_edges(log, &edges, &error);
+    if (!found && edges.begin->cnt > 0)
         LOG_WARN("assign.delayed", LOG_S("reason", error.text));
     for (int i = 0; found && i < answer->cnt; i++) {
         const rd_kafka_topic_partition_t *one = &answer->elems[i];
         struct log_partition *partition = log_partition_find(log, one->topic, one->partition);
         if (is_settled(partition, one))
             settle(log, partition, one, &edges);
-        else if (partition != NULL && one->err == RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT)
-            partition->retry_us = clock_mono_us() + UNSTABLE_RETRY_US;
     }
-    if (found && edges.begin->cnt > 0)
+    if (found)
         assign(log);
     rd_kafka_topic_partition_list_destroy(edges.begin);
     rd_kafka_topic_partition_list_destroy(edges.end);
@@ -304,29 +302,19 @@ static void take_answer(struct log *log, const rd_kafka_topic_partition_list_t *
 
 bool log_barrier_serve(struct log *log)
 {
-    rd_kafka_event_t *event = log->barrier_asked ? rd_kafka_queue_poll(log->answers, 0) : NULL;
-    if (event != NULL) {
+    rd_kafka_topic_partition_list_t *answer = log->barrier.busy ? log_barrier_answer(log) : NULL;
+    if (answer != NULL) {
         int64_t now_us = clock_mono_us();
-        size_t count = 0;
-        const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(
-            event);
-        const rd_kafka_group_result_t **groups = result != NULL
-                                                     ? rd_kafka_ListConsumerGroupOffsets_result_groups(result, &count)
-                                                     : NULL;
-        log->barrier_asked = false;
         for (size_t i = 0; i < log->partitions_count; i++) {
             if (log->partitions[i]->asked && log->partitions[i]->stage == STAGE_BARRIER)
-                log->partitions[i]->retry_us = now_us + ERROR_RETRY_US;
+                log->partitions[i]->retry_us = now_us + RETRY_US;
         }
-        if (count > 0 && rd_kafka_group_result_partitions(groups[0]) != NULL)
-            take_answer(log, rd_kafka_group_result_partitions(groups[0]));
-        else
-            LOG_WARN("assign.delayed", LOG_S("reason", rd_kafka_event_error_string(event)));
-        rd_kafka_event_destroy(event);
+        take_answer(log, answer);
+        rd_kafka_topic_partition_list_destroy(answer);
     }
-    if (!log->barrier_asked)
+    if (!log->barrier.busy)
         ask(log);
-    return event != NULL;
+    return answer != NULL;
 }
 
 /* ---- revoke ---- */

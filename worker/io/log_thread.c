@@ -329,7 +329,7 @@ static int64_t next_due_us(const struct log *log)
     int64_t due = INT64_MAX;
     for (size_t i = 0; i < log->partitions_count; i++) {
         const struct log_partition *partition = log->partitions[i];
-        if (partition->stage == STAGE_BARRIER && !log->barrier_asked && partition->retry_us < due)
+        if (partition->stage == STAGE_BARRIER && !log->barrier.busy && partition->retry_us < due)
             due = partition->retry_us;
     }
     bool ready = log->producer_state == PRODUCER_READY && !log->tainted;
