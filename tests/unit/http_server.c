@@ -13,6 +13,7 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TARGETS_MAX 2000
@@ -20,8 +21,10 @@
 static int listener, full_listener, full_clients[8];
 static int port, closed_port, full_port;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t accepted = PTHREAD_COND_INITIALIZER;
 static char targets[TARGETS_MAX][160];
 static int targets_count, connections, threads;
+static int accepted_from; /* the port that the newest accepted connection came from */
 static bool cut_at_accept, stopping;
 static pid_t tls_pid = -1;
 static char tls_folder[64], tls_key[80], tls_cert[80];
@@ -246,7 +249,9 @@ static void *serve_all(void *context)
 {
     (void)context;
     while (!stopping) {
-        int fd = accept(listener, NULL, NULL);
+        struct sockaddr_in from = {0};
+        socklen_t from_size = sizeof from;
+        int fd = accept(listener, (struct sockaddr *)&from, &from_size);
         pthread_t thread;
         bool cut;
 
@@ -254,6 +259,8 @@ static void *serve_all(void *context)
             continue;
         (void)pthread_mutex_lock(&lock);
         connections++;
+        accepted_from = ntohs(from.sin_port);
+        (void)pthread_cond_broadcast(&accepted);
         cut = cut_at_accept || stopping;
         threads += !cut;
         (void)pthread_mutex_unlock(&lock);
@@ -314,12 +321,25 @@ void http_server_stop(void)
     (void)close(listener);
 }
 
+/* A connection of an earlier test may still wait to be accepted, and would be counted in the next one. They are accepted in the
+ * order they came, so once this one is, none of them is left. */
 void http_server_reset(void)
 {
+    struct sockaddr_in address;
+    socklen_t size = sizeof address;
+    struct timespec end;
+    int fd = connect_to(port, 0);
+
+    assert(getsockname(fd, (struct sockaddr *)&address, &size) == 0);
+    assert(clock_gettime(CLOCK_REALTIME, &end) == 0);
+    end.tv_sec += 20;
     (void)pthread_mutex_lock(&lock);
+    while (accepted_from != ntohs(address.sin_port))
+        assert(pthread_cond_timedwait(&accepted, &lock, &end) == 0);
     targets_count = connections = 0;
     cut_at_accept = false;
     (void)pthread_mutex_unlock(&lock);
+    (void)close(fd);
 }
 
 void http_server_cut_at_accept(bool cut)
