@@ -38,6 +38,22 @@ static bool publish(struct cmd *cmd, const struct control *control, const struct
     return true;
 }
 
+/* A step in a pool without a topic would end its run. */
+static bool pools_exist(struct cmd *cmd, const struct contract *contract, int *code)
+{
+    for (size_t i = 0; i < contract->steps_count; i++) {
+        const char *what = arena_printf(cmd->arena, "steps.%.*s", STR_ARG(contract->steps[i].pool)).data;
+        if (remote_partition(cmd, what, STR(""), code) >= 0)
+            continue;
+        cmd_warn(
+            cmd,
+            "step %.*s of %.*s runs in the pool \"%.*s\": name it in `pools`, of the settings of the command and of the workers that serve it",
+            STR_ARG(contract->steps[i].name), STR_ARG(contract->name), STR_ARG(contract->steps[i].pool));
+        return false;
+    }
+    return true;
+}
+
 int cmd_contract_publish(struct cmd *cmd)
 {
     int code;
@@ -61,6 +77,8 @@ int cmd_contract_publish(struct cmd *cmd)
     code = CMD_NO;
     const struct control *control = good ? control_get(cmd, &code) : NULL;
     good = control != NULL && control_publish_schemas(cmd, control, &code) >= 0;
+    for (size_t i = 0; i < cmd->arguments_count; i++)
+        good = good && pools_exist(cmd, contracts[i], &code);
     for (size_t i = 0; i < cmd->arguments_count; i++) {
         good = good && publish(cmd, control, contracts[i], &code);
         contract_free(contracts[i]);

@@ -151,7 +151,9 @@ static void test_every_key(void **state)
     assert_int_equal(sort->set_count, 2);
     contracts_assert_str(sort->set[0].name, "kind");
     contracts_assert_str(expr_text(sort->set[0].value), ".sort.kind");
-    contracts_assert_str(sort->pool, "default");
+    contracts_assert_str(sort->pool, "gpu");
+    contracts_assert_str(c->steps[contract_step(c, STR("polish"))].pool, "heavy"); /* its agent's */
+    contracts_assert_str(c->steps[contract_step(c, STR("answer"))].pool, "default");
     assert_int_equal(sort->edges[EDGE_FAILED], contract_step(c, STR("glance")));
     const struct step *route = &c->steps[contract_step(c, STR("route"))];
     assert_int_equal(route->kind, STEP_ROUTER);

@@ -105,6 +105,7 @@ struct agent {
     int32_t turns_max;     /* default 8 */
     struct schema *output; /* NULL: the output is {"text": content} */
     const struct expr *check;
+    struct str pool; /* of the steps that it is; may be absent */
 };
 
 struct router_case {
@@ -135,7 +136,7 @@ struct step {
     int32_t visits_max;        /* default 1 unless the step is on a loop, where it must be given */
     int32_t checkpoint;        /* STEP_APPROVAL: its entry in checkpoints; -1 else */
     int32_t guarded_by;        /* the checkpoint that guards this step; -1 else */
-    struct str pool;           /* default "default" */
+    struct str pool;           /* topic steps.<pool>: its own, else its agent's, else "default" */
 };
 
 struct contract {

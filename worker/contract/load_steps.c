@@ -21,7 +21,7 @@ static const struct key STEP_KEYS[] = {
     {.name = "set", .type = KEY_GROUP},
     {.name = "artifact", .type = KEY_NAME, .offset = STEP(artifact)},
     {.name = "visits_max", .type = KEY_COUNT, .offset = STEP(visits_max), .low = 1, .high = VISITS_MAX_HIGH},
-    {.name = "pool", .type = KEY_NAME, .offset = STEP(pool), .text = "default"},
+    {.name = "pool", .type = KEY_NAME, .offset = STEP(pool)},
     {.name = "next", .type = KEY_TARGET, .offset = EDGE(EDGE_NEXT), .otherwise = TARGET_NONE},
     {.name = "approved", .type = KEY_TARGET, .offset = EDGE(EDGE_APPROVED), .otherwise = TARGET_NONE},
     {.name = "rejected", .type = KEY_TARGET, .offset = EDGE(EDGE_REJECTED), .otherwise = TARGET_NONE},
@@ -213,9 +213,6 @@ static void take_step(struct load *load, size_t index)
     if (keys_group(node, "set") != NULL)
         take_set(load, keys_group(node, "set"), step);
     check_approval(load, node);
-    if (step->pool.size > 0 && !str_is(step->pool, "default")) /* no worker would ever take it up */
-        load_error(load, tree_member(node, "pool"), "\"%.*s\" is not supported yet: every step runs in \"default\"",
-                   STR_ARG(step->pool));
     if (group != NULL && take_kind(load, node, step))
         check_kind(load, node, step, choices_count > 0);
     else
@@ -224,6 +221,10 @@ static void take_step(struct load *load, size_t index)
         load->choices = load->loose[index] = true;
     if (step->kind == STEP_TOOL && step->tool >= 0)
         step->agent = load->contract->tools[step->tool].agent;
+    if (step->pool.size == 0 && step->agent >= 0)
+        step->pool = load->contract->agents[step->agent].pool;
+    if (step->pool.size == 0)
+        step->pool = STR("default");
 }
 
 void load_steps(struct load *load)

@@ -78,6 +78,7 @@ static const struct key AGENT_KEYS[] = {
     {.name = "turns_max", .type = KEY_COUNT, .offset = AGENT(turns_max), .low = 1, .high = 100, .otherwise = 8},
     {.name = "output", .type = KEY_SCHEMA, .offset = AGENT(output)},
     {.name = "check", .type = KEY_EXPR, .offset = AGENT(check), .roots = ROOTS_WITH_CALLS},
+    {.name = "pool", .type = KEY_NAME, .offset = AGENT(pool)},
     {.name = "fallback", .type = KEY_LATER},
     {.name = "fallback_model", .type = KEY_LATER},
     {.name = "fallback_models", .type = KEY_LATER},
