@@ -190,11 +190,12 @@ wipe() {
 }
 
 status() {
-    local pid state=up
+    local pid memory state=up
     pid=$(our_pid) || { echo "$name  down"; return 3; }
     serves "$pid" || state='does not answer'
+    memory=$(awk '/VmRSS/ { print $2 }' "/proc/$pid/status" 2>/dev/null) || memory=0 # it ended a moment ago
     echo "$name  $state: $(addresses "$pid")"
-    echo "       pid $pid, memory $(($(awk '/VmRSS/ { print $2 }' "/proc/$pid/status") / 1024)) MB, data $(du -sm "$dir/data" | cut -f1) MB"
+    echo "       pid $pid, memory $((${memory:-0} / 1024)) MB, data $(du -sm "$dir/data" | cut -f1) MB"
     echo "       log $log"
     [ "$state" = up ] || return 3
 }

@@ -6,7 +6,7 @@
  *                           └────────────────────────── finish <── decide ────────────────────────────┘
  *                                                         └── commit: facts, next event, offset: one transaction
  */
-#include "worker/worker.h"
+#include "worker/delivery.h"
 
 #include <string.h>
 
@@ -20,37 +20,21 @@
 /* How long a finished write waits before it tries again to store its result in a Redis that is down. */
 #define STORE_AGAIN_MS 500
 
-/* One delivery of a step event, from the log until it is handed back. */
-struct delivery {
-    struct worker *worker;
-    struct delivery *next, *previous;
-    struct log_event source; /* owned */
-    struct arena *arena;
-    struct run *run;
-    struct decide_env env; /* contract NULL: waits until `control` was read */
-    struct plan plan;
-    const struct call *call;
-    struct outcome outcome;
-    const struct chat_model *model;
-    int64_t fence, send_until_boot_ms, until_ms; /* of a reserved write: see io/ledger.h */
-    bool leased;
-    struct str packed;      /* the write's result, until Redis has it */
-    int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
-    bool orphan;            /* the partition is somebody else's now: store the result, decide nothing */
-};
-
 static void on_reserved(void *context, const struct ledger_answer *answer);
 static void on_answer(void *context, const struct http_answer *answer);
 static void on_stored(void *context, const struct ledger_answer *answer);
 static void on_released(void *context, const struct ledger_answer *answer);
 
-static void release(struct delivery *delivery)
+void delivery_release(struct delivery *delivery)
 {
     struct worker *worker = delivery->worker;
     *(delivery->previous != NULL ? &delivery->previous->next : &worker->deliveries) = delivery->next;
     if (delivery->next != NULL)
         delivery->next->previous = delivery->previous;
     worker->deliveries_count--;
+    worker->begun_count -= delivery->begun;
+    if (worker->alone == delivery)
+        worker->alone = NULL;
     log_event_free(&delivery->source);
     arena_free(delivery->arena);
     mem_free(delivery);
@@ -68,7 +52,7 @@ static bool write_down(struct delivery *delivery, struct commit *commit)
 static void finish(struct delivery *delivery)
 {
     if (delivery->orphan) {
-        release(delivery);
+        delivery_release(delivery);
         return;
     }
     struct commit commit;
@@ -86,7 +70,7 @@ static void finish(struct delivery *delivery)
         write_down(delivery, &commit);
     }
     commit_done(&commit);
-    release(delivery);
+    delivery_release(delivery);
 }
 
 /* The call has ended, as delivery->outcome says: what does it lead to? */
@@ -222,6 +206,7 @@ static void on_stored(void *context, const struct ledger_answer *answer)
 int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
 {
     int64_t next_ms = INT64_MAX;
+    alone_tick(worker);
     for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
         if (delivery->store_again_ms > 0 && delivery->store_again_ms <= now_mono_ms) {
             delivery->store_again_ms = 0;
@@ -375,16 +360,16 @@ static void plan(struct delivery *delivery)
         finish(delivery);
 }
 
-static void poison(struct delivery *delivery, const char *reason)
+void delivery_poison(struct delivery *delivery, const char *reason)
 {
     struct commit commit;
     commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
     commit_dead(&commit, arena_str(delivery->arena, str_of(reason)), STR_NONE);
     commit_done(&commit);
-    release(delivery);
+    delivery_release(delivery);
 }
 
-static bool decode(struct delivery *delivery, struct error *error)
+bool delivery_decode(struct delivery *delivery, struct error *error)
 {
     struct record *record = ARENA_NEW(delivery->arena, struct record);
     if (!record_decode(delivery->source.value, delivery->arena, record, error))
@@ -425,8 +410,23 @@ static struct delivery *deliver(struct worker *worker, struct log_event *event)
 void loop_step(struct worker *worker, struct log_event *event)
 {
     struct delivery *delivery = deliver(worker, event);
+    if (event->suspect)
+        alone_count(delivery);
+    else
+        delivery_begin(delivery);
+}
+
+void delivery_begin(struct delivery *delivery)
+{
+    struct worker *worker = delivery->worker;
     struct error error = {.class = ERROR_NONE};
-    bool decoded = decode(delivery, &error);
+    delivery->held = worker->alone != NULL && worker->alone != delivery;
+    worker->held = worker->held || delivery->held;
+    if (delivery->held)
+        return;
+    delivery->begun = true;
+    worker->begun_count++;
+    bool decoded = delivery_decode(delivery, &error);
     CRASH_POINT("after_decode");
     meter_delivery(worker->metrics);
     const char *refused = NULL;
@@ -436,7 +436,7 @@ void loop_step(struct worker *worker, struct log_event *event)
     else if (decoded || error.class == ERROR_RETRY) /* a contract or a schema that may be on its way: `control` knows */
         log_read_control(worker->log);
     else
-        poison(delivery, error.text);
+        delivery_poison(delivery, error.text);
 }
 
 void loop_contracts_read(struct worker *worker)
@@ -444,21 +444,26 @@ void loop_contracts_read(struct worker *worker)
     for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
         struct error error;
         next = delivery->next;
-        if (delivery->env.contract != NULL)
+        if (delivery->env.contract != NULL || !delivery->begun)
             continue;
         if (delivery->orphan)
-            release(delivery);
-        else if (delivery->run != NULL || decode(delivery, &error))
+            delivery_release(delivery);
+        else if (delivery->run != NULL || delivery_decode(delivery, &error))
             plan(delivery);
         else
-            poison(delivery, error.text);
+            delivery_poison(delivery, error.text);
     }
 }
 
-void loop_orphan(struct worker *worker, int64_t tenure)
+void loop_orphan(struct worker *worker, int64_t tenure, bool clean)
 {
-    for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next)
-        delivery->orphan = delivery->orphan || delivery->source.tenure == tenure;
+    for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
+        if (delivery->orphan || delivery->source.tenure != tenure)
+            continue;
+        delivery->orphan = true;
+        if (clean)
+            alone_take_back(delivery);
+    }
 }
 
 void loop_numbers(const struct worker *worker, struct loop_numbers *numbers)
@@ -476,5 +481,5 @@ void loop_numbers(const struct worker *worker, struct loop_numbers *numbers)
 void loop_free(struct worker *worker)
 {
     while (worker->deliveries != NULL)
-        release(worker->deliveries);
+        delivery_release(worker->deliveries);
 }

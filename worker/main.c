@@ -59,7 +59,7 @@ static void on_revoked(struct worker *worker, struct log_event *event)
     int64_t tenure = event->tenure;
     LOG_INFO(event->kind == LOG_LOST ? "partition.lost" : "partition.revoked", LOG_S("topic", event->topic_name),
              LOG_I("partition", event->partition), LOG_I("tenure", tenure));
-    loop_orphan(worker, tenure);
+    loop_orphan(worker, tenure, event->kind == LOG_REVOKED);
     if (event->topic == TOPIC_INBOX)
         inbox_event(worker, event);
     else

@@ -3,6 +3,7 @@
  *
  *   main.c       settings, ports, signals, the epoll loop
  *   loop.c       THE MAIN PATH: the life of a step event
+ *   alone.c      step events that workers die of
  *   inbox.c      the keeper's side: what is addressed to a run, and what is due
  *   contracts.c  the versions of contracts that `control` holds
  *   commit.c     a plan as records for the log
@@ -37,7 +38,10 @@ struct worker {
     struct inbox *inboxes;       /* the inbox partitions that we own */
     struct delivery *deliveries; /* step events in our hands */
     int32_t deliveries_count;
-    char name[128]; /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
+    int32_t begun_count;    /* of them, those that are not held back */
+    bool held;              /* there may be some that are */
+    struct delivery *alone; /* its worker died with it before: it runs alone, the others are held back; NULL = none */
+    char name[128];         /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
     bool stopping;
     int64_t stop_by_ms; /* stopping: when calls in flight are given up (clock_mono_us / 1000) */
     bool log_stopped;
@@ -48,7 +52,8 @@ struct worker {
 /* ---- loop.c ---- */
 void loop_step(struct worker *worker, struct log_event *event); /* a record of steps.<pool>; takes the event */
 void loop_contracts_read(struct worker *worker);                /* `control` was read to its end */
-void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */
+/* That tenure is over: calls go on, nothing is decided. `clean`: it was let go, not lost. */
+void loop_orphan(struct worker *worker, int64_t tenure, bool clean);
 int64_t loop_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
 void loop_free(struct worker *worker);
 /* Step events in our hands: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */

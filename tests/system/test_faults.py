@@ -174,26 +174,6 @@ def test_an_approval_that_nobody_gives(space, action):
         assert tools.ledger("received", tool="send") == []
 
 
-def test_an_expression_that_never_ends(space):
-    """Nothing stops jq from inside: the watchdog ends the worker, names run, step and expression, and the run is not tried for ever."""
-    space.double("model_double", script=[{"match": {}, "answer": {"content": "fine"}}])
-    good = contract(space, "asks", THINK % "end")
-    spins = contract(space, "spins", "spin = { tool = 'crm'; args = '{company: (.input.to | gsub(\\\"^\\\"; \\\"x\\\"))}'; next = 'end'; };")
-    worker = space.worker("s")
-    run = space.start(spins, INPUT)
-    lives = 1
-    until = time.monotonic() + 90
-    while space.state(run)["status"] not in ("completed", "failed") and time.monotonic() < until:
-        if not worker.alive():
-            said = worker.log()
-            assert run in said and "spin" in said and "gsub" in said, said[-1000:]
-            worker, lives = space.worker("s"), lives + 1
-        time.sleep(0.1)
-    state = space.state(run)
-    assert state["status"] == "failed", (lives, state["status"])
-    assert ended(space, space.start(good, INPUT))["status"] == "completed"
-
-
 def test_secrets_stay_where_they_are(space):
     """A key and a header's secret are sent, and are nowhere else: not in logs, topics, errors, or what the commands say."""
     secrets = {"MODEL_KEY": "sk-planted-4711", "TOOL_SECRET": "planted-header-0815"}

@@ -115,6 +115,8 @@ void ledger_fixture_told(void *context, const struct ledger_answer *answer)
     told->fence = answer->fence;
     told->send_until_boot_ms = answer->send_until_boot_ms;
     told->until_ms = answer->until_ms;
+    told->begun = answer->begun;
+    told->alone = answer->alone;
     told->result_size = answer->result.size;
     told->result_sum = 0;
     for (size_t i = 0; i < answer->result.size; i++)
@@ -185,4 +187,11 @@ struct told lease(int index, const char *key)
     struct told told = {0};
 
     return finish(ledger_lease(worker[index], str_of(key), ledger_fixture_told, &told), &told);
+}
+
+struct told count(int index, const char *key, int begun, int alone)
+{
+    struct told told = {0};
+
+    return finish(ledger_count(worker[index], str_of(key), begun, alone, ledger_fixture_told, &told), &told);
 }

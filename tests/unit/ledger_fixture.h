@@ -29,7 +29,7 @@ bool ledger_fixture_wait_up(int index, bool up); /* up to 10 s */
 struct told {
     int times;
     enum ledger_verdict verdict;
-    int64_t fence, send_until_boot_ms, until_ms;
+    int64_t fence, send_until_boot_ms, until_ms, begun, alone;
     char result[64], reason[400];
     size_t result_size;
     uint64_t result_sum; /* of all its bytes */
@@ -47,5 +47,6 @@ struct told reserve_suspect(int index, const char *key, int64_t timeout_ms, cons
 struct told takeover(int index, const char *key, int64_t timeout_ms);
 struct told complete(int index, const char *key, int64_t fence, const char *result); /* NULL = not done */
 struct told lease(int index, const char *key);
+struct told count(int index, const char *key, int begun, int alone);
 
 #endif

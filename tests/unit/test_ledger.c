@@ -338,6 +338,26 @@ static void test_large_results(void **state)
     free(result);
 }
 
+/* Deliveries: sums over all workers, kept for a day; nothing is kept of what was taken back. */
+static void test_count(void **state)
+{
+    struct told told = count(0, "e", 1, 0);
+
+    (void)state;
+    expect(told, LEDGER_GO);
+    assert_true(told.begun == 1 && told.alone == 0);
+    told = count(1, "e", 1, 1);
+    assert_true(told.begun == 2 && told.alone == 1);
+    assert_int_equal(atoi(redis_server_ask("TTL {test}:d:e")) > 86000, 1);
+    told = count(0, "other", -1, 0);
+    assert_true(told.begun == -1 && told.alone == 0);
+    told = count(0, "other", 1, 0);
+    assert_true(told.begun == 0 && told.alone == 0);
+    assert_string_equal(redis_server_ask("EXISTS {test}:d:other"), "0");
+    told = count(1, "e", -1, -1);
+    assert_true(told.begun == 1 && told.alone == 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, ledger_fixture_set_up, ledger_fixture_tear_down)
 
 int main(void)
@@ -360,6 +380,7 @@ int main(void)
         TEST(test_race_to_take_over),
         TEST(test_cancel),
         TEST(test_large_results),
+        TEST(test_count),
     };
     int failed;
 

@@ -13,6 +13,7 @@
 #define SETTLE_MS_DEFAULT 1000
 #define READ_KEEP_MS_DEFAULT ((int64_t)24 * 3600 * 1000)
 #define LEASE_MS_DEFAULT 5000
+#define COUNT_KEEP_MS ((int64_t)24 * 3600 * 1000)
 #define POLL_MS_MIN 100 /* a read that somebody else has in flight: asked for again, ever more slowly */
 #define POLL_MS_MAX 1000
 #define REASON_SIZE 400
@@ -20,7 +21,7 @@
 #define NAME_SPACE_SIZE_MAX 200
 #define NAME_SIZE (NAME_SPACE_SIZE_MAX + LEDGER_KEY_SIZE_MAX + 16)
 
-enum kind { OP_RESERVE, OP_TAKEOVER, OP_COMPLETE, OP_LEASE };
+enum kind { OP_RESERVE, OP_TAKEOVER, OP_COMPLETE, OP_LEASE, OP_COUNT };
 
 struct ledger_op {
     struct ledger *ledger;
@@ -84,7 +85,7 @@ static struct str number(char text[24], int64_t value)
     return str_of(text);
 }
 
-/* The name of a record in Redis; `type` is 'w' or 'r'. */
+/* The name of a record in Redis; `type` is 'w', 'r' or 'd'. */
 static struct str record_key(const struct ledger *ledger, char type, const char *key, char name[NAME_SIZE])
 {
     int size = snprintf(name, NAME_SIZE, "{%s}:%c:%s", ledger->settings.name_space, type, key);
@@ -272,6 +273,18 @@ void ledger_store(struct ledger *ledger, struct str key, struct str result)
     (void)ledger_link_call(ledger->link, LEDGER_SCRIPT_STORE, &record, 1, arguments, 2, ignore_reply, NULL);
 }
 
+struct ledger_op *ledger_count(struct ledger *ledger, struct str key, int32_t begun, int32_t alone, ledger_done *done,
+                               void *context)
+{
+    struct ledger_op *op = new_op(ledger, OP_COUNT, key, done, context);
+    char name[NAME_SIZE], texts[3][24];
+    struct str record = record_key(ledger, 'd', op->key, name);
+    struct str arguments[3] = {number(texts[0], begun), number(texts[1], alone), number(texts[2], COUNT_KEEP_MS)};
+
+    send_op(op, LEDGER_SCRIPT_COUNT, &record, 1, arguments, 3);
+    return op;
+}
+
 void ledger_cancel(struct ledger_op *op)
 {
     if (op == NULL)
@@ -368,6 +381,10 @@ static void answer_go(struct ledger_op *op, const struct returned *returned)
         go.fence = returned->fence;
         go.send_until_boot_ms = op->asked_boot_ms + op->timeout_ms / 2;
         go.until_ms = clock_wall_ms() + returned->wait_ms;
+    }
+    if (op->kind == OP_COUNT) {
+        go.begun = returned->fence;
+        go.alone = returned->wait_ms;
     }
     answer(op, &go);
 }

@@ -70,6 +70,7 @@ struct ledger_answer {
     int64_t send_until_boot_ms; /* GO of a write: not sent after this (clock_boot_ms) */
     int64_t until_ms;           /* GO of a write, DOUBT: nobody else acts before; on this machine's wall clock */
     struct str reason;          /* DOUBT, DOWN, REFUSED; valid during the call only */
+    int64_t begun, alone;       /* GO of ledger_count: the sums */
 };
 typedef void ledger_done(void *context, const struct ledger_answer *answer);
 
@@ -94,6 +95,10 @@ struct ledger_op *ledger_complete(struct ledger *ledger, struct str key, int64_t
 struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_done *done, void *context);
 /* The read's result; not awaited. STR_NONE: it failed, give the lease back. */
 void ledger_store(struct ledger *ledger, struct str key, struct str result);
+/* How often a step event was begun by a worker that did not get it done, and how often of these it was alone there: adds to both
+ * (negative: takes back), and tells the sums. GO or DOWN. They are kept for a day after the last change. `key`: one an event. */
+struct ledger_op *ledger_count(struct ledger *ledger, struct str key, int32_t begun, int32_t alone, ledger_done *done,
+                               void *context);
 void ledger_cancel(struct ledger_op *op);
 
 /* Has Redis answered everything, also what nobody awaits? Closed before that, a result may never get there. */

@@ -120,6 +120,14 @@ static const char release[] =
     "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('DEL', KEYS[1]) end\n"
     "return 1\n";
 
+/* ARGV: 1 and 2 what is added to `begun` and to `alone`, 3 keep_ms. Nothing is kept of what is taken back. */
+static const char count[] =
+    "local begun = redis.call('HINCRBY', KEYS[1], 'begun', ARGV[1])\n"
+    "local alone = redis.call('HINCRBY', KEYS[1], 'alone', ARGV[2])\n"
+    "if begun == 0 and alone == 0 then redis.call('DEL', KEYS[1])\n"
+    "else redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
+    "return {'go', begun, alone, '', ''}\n";
+
 /* clang-format on */
 
 const char *ledger_script_text(enum ledger_script script)
@@ -127,7 +135,7 @@ const char *ledger_script_text(enum ledger_script script)
     static const char *const texts[LEDGER_SCRIPTS_COUNT] = {
         [LEDGER_SCRIPT_HELLO] = hello,       [LEDGER_SCRIPT_RESERVE] = reserve, [LEDGER_SCRIPT_TAKEOVER] = takeover,
         [LEDGER_SCRIPT_COMPLETE] = complete, [LEDGER_SCRIPT_LEASE] = lease,     [LEDGER_SCRIPT_RENEW] = renew,
-        [LEDGER_SCRIPT_STORE] = store,       [LEDGER_SCRIPT_RELEASE] = release,
+        [LEDGER_SCRIPT_STORE] = store,       [LEDGER_SCRIPT_RELEASE] = release, [LEDGER_SCRIPT_COUNT] = count,
     };
 
     assert(script < LEDGER_SCRIPTS_COUNT);

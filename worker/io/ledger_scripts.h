@@ -8,12 +8,14 @@
  *                             (milliseconds of Redis' clock), result
  *   {NAMESPACE}:r:KEY         a read, hash with TTL: holder, slot (leased; the TTL is the lease), or result (the TTL is how
  *                             long it is kept)
+ *   {NAMESPACE}:d:KEY         deliveries of a step event, hash with TTL: begun, alone
  *
  * Fences grow also over a loss of all data: each is at least Redis' time in milliseconds. Fence 0 means that nobody holds the
  * record: it was made because the real one was lost, and an answer that comes after all may still be stored under it.
  *
  * All scripts on writes and leases return {verdict, fence, wait_ms, incarnation, text}; verdict is one of "go", "stored" (text:
- * the result), "doubt" (text: who holds it), "refused", "held". `wait_ms`: until the record's `until`.
+ * the result), "doubt" (text: who holds it), "refused", "held". `wait_ms`: until the record's `until`. The count of deliveries
+ * comes in the same form: {"go", begun, alone, "", ""}.
  */
 #ifndef MYELIN_IO_LEDGER_SCRIPTS_H
 #define MYELIN_IO_LEDGER_SCRIPTS_H
@@ -27,6 +29,7 @@ enum ledger_script {
     LEDGER_SCRIPT_RENEW,
     LEDGER_SCRIPT_STORE,
     LEDGER_SCRIPT_RELEASE,
+    LEDGER_SCRIPT_COUNT,
     LEDGER_SCRIPTS_COUNT,
 };
 

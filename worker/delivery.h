@@ -1,0 +1,45 @@
+/*
+ * delivery.h: one delivery of a step event, as loop.c (its life) and alone.c (when workers die of it) share it. Nobody else includes
+ * this.
+ */
+#ifndef MYELIN_DELIVERY_H
+#define MYELIN_DELIVERY_H
+
+#include "worker/worker.h"
+
+/* One delivery of a step event, from the log until it is handed back. */
+struct delivery {
+    struct worker *worker;
+    struct delivery *next, *previous;
+    struct log_event source; /* owned */
+    struct arena *arena;
+    struct run *run;
+    struct decide_env env; /* contract NULL: waits until `control` was read */
+    struct plan plan;
+    const struct call *call;
+    struct outcome outcome;
+    const struct chat_model *model;
+    int64_t fence, send_until_boot_ms, until_ms; /* of a reserved write: see io/ledger.h */
+    bool leased;
+    struct str packed;      /* the write's result, until Redis has it */
+    int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
+    bool orphan;            /* the partition is somebody else's now: store the result, decide nothing */
+    bool begun, held;       /* held: it waits for one that runs alone, or for that it may */
+    bool solitary;          /* workers died with it: it is run alone */
+    bool counted_alone;     /* and that is counted */
+};
+
+/* ---- loop.c ---- */
+void delivery_begin(struct delivery *delivery); /* decodes and plans it, unless it is held back */
+bool delivery_decode(struct delivery *delivery, struct error *error);
+void delivery_poison(struct delivery *delivery, const char *reason); /* to `dead`; the delivery is gone */
+void delivery_release(struct delivery *delivery);
+
+/* ---- alone.c ---- */
+/* Counts a suspect delivery, then begins it, holds it back until it can run alone, or gives it up. */
+void alone_count(struct delivery *delivery);
+/* Its partition is let go: the next owner counts it, although nobody died of it. */
+void alone_take_back(struct delivery *delivery);
+void alone_tick(struct worker *worker); /* lets in who waited */
+
+#endif
