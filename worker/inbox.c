@@ -19,10 +19,21 @@
 /* I7: due decisions in one go, so that records are not kept waiting by many timers. */
 #define INBOX_DUE_MAX 200
 #define REQUEST_ID_SIZE_MAX 256
+/* How long an ended run is kept for the deletion of its records in Redis, before that is tried again. */
+#define FORGET_AGAIN_MS 5000
 
 struct held {
     struct log_event event;
     struct held *next;
+};
+
+/* An ended run whose records in Redis are being deleted. */
+struct forgetting {
+    struct forgetting *next;
+    struct worker *worker;
+    struct inbox *inbox;
+    struct ledger_op *op;
+    struct str run; /* behind the struct */
 };
 
 struct inbox {
@@ -32,6 +43,7 @@ struct inbox {
     bool rebuilt;                   /* the table is complete: records may be decided */
     bool caught_up;                 /* the backlog was read: timers may fire */
     struct held *held, **held_last; /* records that wait until `control` was read */
+    struct forgetting *forgetting;
 };
 
 struct job {
@@ -102,18 +114,6 @@ static const char *refuse_input(struct job *job, const struct contract *contract
     return fits ? NULL : arena_printf(job->arena, "input: %s", error.text).data;
 }
 
-/* The id becomes a key of topics and a part of every idempotency key. */
-static bool good_id(struct str id)
-{
-    if (id.size < 1 || id.size > 128)
-        return false;
-    for (size_t i = 0; i < id.size; i++)
-        if (id.data[i] == '\0' ||
-            strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", id.data[i]) == NULL)
-            return false;
-    return true;
-}
-
 /* NULL, or why it cannot be written down (too large, no valid text): then nothing of it is kept. */
 static const char *refuse_plan(struct job *job, struct plan *plan)
 {
@@ -163,7 +163,7 @@ static void run_requested(struct job *job, const struct run_requested *request)
     else if (contract == NULL)
         refused =
             arena_printf(job->arena, "no contract with hash %.*s was published", STR_ARG(request->contract_hash)).data;
-    else if (!good_id(request->run))
+    else if (!run_id_sound(request->run))
         refused = "a run id is 1 to 128 of letters, digits, '.', '_' and '-'";
     else
         refused = refuse_input(job, contract, request, &input_hash);
@@ -433,6 +433,15 @@ static void assigned(struct worker *worker, const struct log_event *event)
     worker->inboxes = inbox;
 }
 
+static void forgetting_free(struct forgetting *forgetting)
+{
+    struct forgetting **link = &forgetting->inbox->forgetting;
+    while (*link != forgetting)
+        link = &(*link)->next;
+    *link = forgetting->next;
+    mem_free(forgetting);
+}
+
 static void drop(struct inbox *inbox)
 {
     while (inbox->held != NULL) {
@@ -440,6 +449,10 @@ static void drop(struct inbox *inbox)
         inbox->held = held->next;
         log_event_free(&held->event);
         mem_free(held);
+    }
+    while (inbox->forgetting != NULL) {
+        ledger_cancel(inbox->forgetting->op);
+        forgetting_free(inbox->forgetting);
     }
     keeper_free(inbox->keeper);
     mem_free(inbox);
@@ -503,19 +516,47 @@ void inbox_event(struct worker *worker, struct log_event *event)
 
 /* ---- time ---- */
 
+static void on_forgotten(void *context, const struct ledger_answer *answer)
+{
+    struct forgetting *forgetting = context;
+    struct worker *worker = forgetting->worker;
+    if (answer->verdict == LEDGER_GO) {
+        struct job job;
+        struct waiting_row row;
+        job_open(&job, worker, forgetting->inbox, &forgetting->inbox->self, -1, clock_wall_ms());
+        struct str run = arena_str(job.arena, forgetting->run);
+        keeper_forget(forgetting->inbox->keeper, run, job.arena, &row);
+        commit_row(&job.commit, &row, run);
+        job_close(&job);
+    } else { /* it comes due again */
+        LOG_WARN("run.kept", LOG_STR("run", forgetting->run), LOG_STR("reason", answer->reason));
+    }
+    forgetting_free(forgetting);
+}
+
+/* First its records of writes in Redis, then itself: were it the other way round, a run of the same id could adopt what this one
+ * did, and records could be left for ever. */
+static void forget(struct worker *worker, struct inbox *inbox, struct str run, int64_t now_ms)
+{
+    struct forgetting *forgetting = mem_new(sizeof(*forgetting) + run.size + 1);
+    *forgetting = (struct forgetting){
+        .next = inbox->forgetting, .worker = worker, .inbox = inbox, .run = {(const char *)(forgetting + 1), run.size}};
+    memcpy(forgetting + 1, run.data, run.size);
+    inbox->forgetting = forgetting;
+    keeper_keep(inbox->keeper, run, now_ms + FORGET_AGAIN_MS);
+    forgetting->op = ledger_forget(worker->ledger, forgetting->run, on_forgotten, forgetting);
+}
+
 static void due_now(struct worker *worker, struct inbox *inbox, const struct keeper_due *due, int64_t now_ms)
 {
     struct job job;
-    struct waiting_row row;
-    job_open(&job, worker, inbox, &inbox->self, -1, now_ms);
     if (due->kind == KEEPER_DUE_FORGET) {
-        struct str run = arena_str(job.arena, due->run);
-        keeper_forget(inbox->keeper, run, job.arena, &row);
-        commit_row(&job.commit, &row, run);
-    } else {
-        struct wake cause = {.kind = due->kind == KEEPER_DUE_DEADLINE ? WAKE_DEADLINE : WAKE_DUE};
-        wake(&job, due->parked, &cause);
+        forget(worker, inbox, due->run, now_ms);
+        return;
     }
+    job_open(&job, worker, inbox, &inbox->self, -1, now_ms);
+    struct wake cause = {.kind = due->kind == KEEPER_DUE_DEADLINE ? WAKE_DEADLINE : WAKE_DUE};
+    wake(&job, due->parked, &cause);
     job_close(&job);
 }
 

@@ -82,7 +82,8 @@ static void decide(struct delivery *delivery)
     meter_call(worker->metrics, delivery->call, &delivery->outcome);
     decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
     if (delivery->plan.not_done && delivery->fence > 0 && !delivery->orphan)
-        ledger_complete(worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released, delivery);
+        ledger_complete(worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, STR_NONE, on_released,
+                        delivery);
     else
         finish(delivery);
 }
@@ -139,7 +140,8 @@ static void give_back(struct delivery *delivery)
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
     if (delivery->fence > 0 && delivery->call->kind == CALL_TOOL && settles(delivery))
-        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_stored, delivery);
+        ledger_complete(delivery->worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, STR_NONE,
+                        on_stored, delivery);
     else
         decide(delivery);
 }
@@ -177,7 +179,8 @@ static void on_answer(void *context, const struct http_answer *answer)
     bool settled = answered || (delivery->outcome.executed_surely_not && settles(delivery));
     if (made->effect == EFFECT_WRITE && delivery->fence > 0 && settled) {
         delivery->packed = packed;
-        ledger_complete(ledger, made->key, delivery->fence, packed, on_stored, delivery); /* I4: before the commit */
+        ledger_complete(ledger, delivery->run->id, made->key, delivery->fence, packed, on_stored,
+                        delivery); /* I4: before the commit */
         return;
     }
     if (delivery->outcome.kind == OUTCOME_DOUBT) /* nobody acts before the time that the reservation gave */
@@ -210,8 +213,8 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
     for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
         if (delivery->store_again_ms > 0 && delivery->store_again_ms <= now_mono_ms) {
             delivery->store_again_ms = 0;
-            ledger_complete(worker->ledger, delivery->call->key, delivery->fence, delivery->packed, on_stored,
-                            delivery);
+            ledger_complete(worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, delivery->packed,
+                            on_stored, delivery);
         } else if (delivery->store_again_ms > 0 && delivery->store_again_ms < next_ms) {
             next_ms = delivery->store_again_ms;
         }
@@ -248,10 +251,10 @@ static void reserve(struct delivery *delivery)
         must_wait(delivery, str_of(refused));
     } else if (wanted->takeover) { /* a probe sends no write: its hold on the record needs no time of its own */
         int64_t timeout_ms = wanted->kind == CALL_PROBE ? 0 : wanted->timeout_ms;
-        ledger_takeover(ledger, wanted->key, timeout_ms, on_reserved, delivery);
+        ledger_takeover(ledger, delivery->run->id, wanted->key, timeout_ms, on_reserved, delivery);
     } else if (write) {
-        ledger_reserve(ledger, wanted->key, wanted->timeout_ms, suspect(delivery), delivery->run->incarnation,
-                       on_reserved, delivery);
+        ledger_reserve(ledger, delivery->run->id, wanted->key, wanted->timeout_ms, suspect(delivery),
+                       delivery->run->incarnation, on_reserved, delivery);
     } else if (wanted->effect == EFFECT_READ) {
         ledger_lease(ledger, wanted->key, on_reserved, delivery);
     } else {
@@ -266,8 +269,8 @@ static void let_go(struct delivery *delivery)
     if (delivery->leased)
         ledger_store(delivery->worker->ledger, delivery->call->key, STR_NONE);
     if (delivery->fence > 0 && settles(delivery))
-        ledger_complete(delivery->worker->ledger, delivery->call->key, delivery->fence, STR_NONE, on_released,
-                        delivery);
+        ledger_complete(delivery->worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, STR_NONE,
+                        on_released, delivery);
     else
         finish(delivery);
 }

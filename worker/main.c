@@ -288,8 +288,8 @@ static int serve(const struct settings *settings, int signal_fd)
     }
     admin_close(worker.admin);
     caller_close(worker.caller);
+    inbox_free(&worker); /* before the ledger, of which it waits for answers */
     ledger_close(worker.ledger);
-    inbox_free(&worker);
     loop_free(&worker);
     log_close(worker.log);
     contracts_free(worker.contracts);

@@ -157,8 +157,8 @@ struct told reserve_suspect(int index, const char *key, int64_t timeout_ms, cons
 {
     struct told told = {0};
 
-    return finish(ledger_reserve(worker[index], str_of(key), timeout_ms, incarnation != NULL, str_of(incarnation),
-                                 ledger_fixture_told, &told),
+    return finish(ledger_reserve(worker[index], STR("run"), str_of(key), timeout_ms, incarnation != NULL,
+                                 str_of(incarnation), ledger_fixture_told, &told),
                   &told);
 }
 
@@ -171,15 +171,17 @@ struct told takeover(int index, const char *key, int64_t timeout_ms)
 {
     struct told told = {0};
 
-    return finish(ledger_takeover(worker[index], str_of(key), timeout_ms, ledger_fixture_told, &told), &told);
+    return finish(ledger_takeover(worker[index], STR("run"), str_of(key), timeout_ms, ledger_fixture_told, &told),
+                  &told);
 }
 
 struct told complete(int index, const char *key, int64_t fence, const char *result)
 {
     struct told told = {0};
 
-    return finish(ledger_complete(worker[index], str_of(key), fence, str_of(result), ledger_fixture_told, &told),
-                  &told);
+    return finish(
+        ledger_complete(worker[index], STR("run"), str_of(key), fence, str_of(result), ledger_fixture_told, &told),
+        &told);
 }
 
 struct told lease(int index, const char *key)

@@ -271,6 +271,10 @@ static void test_due(void **state)
     due = keeper_next_due(world->keeper, 500 + KEEP_MS);
     assert_int_equal(due.kind, KEEPER_DUE_FORGET);
     assert_string_equal(due.run.data, "r1");
+    keeper_keep(world->keeper, STR("r1"), 600 + KEEP_MS); /* something about it must be done first */
+    assert_int_equal(keeper_next_due(world->keeper, 599 + KEEP_MS).kind, KEEPER_DUE_NONE);
+    assert_int_equal(keeper_next_due(world->keeper, 600 + KEEP_MS).kind, KEEPER_DUE_FORGET);
+    keeper_keep(world->keeper, STR("nobody"), 0);
 }
 
 /* ---- a keeper beside a naive model, and one that is rebuilt from the rows that were written ---- */

@@ -259,7 +259,7 @@ static void test_race(void **state)
             int index = (key + i) % 2;
 
             (void)snprintf(name, sizeof name, "k%d", key);
-            (void)ledger_reserve(worker[index], str_of(name), LONG_MS, false, STR_NONE, ledger_fixture_told,
+            (void)ledger_reserve(worker[index], STR("run"), str_of(name), LONG_MS, false, STR_NONE, ledger_fixture_told,
                                  &told[index][key]);
         }
     }
@@ -282,7 +282,7 @@ static void test_race_to_take_over(void **state)
     expect(reserve(0, "k", 10), LEDGER_GO);
     ledger_fixture_run_for(10 + SETTLE_MS + 20);
     for (int i = 0; i < 2; i++)
-        (void)ledger_takeover(worker[i], STR("k"), LONG_MS, ledger_fixture_told, &told[i]);
+        (void)ledger_takeover(worker[i], STR("run"), STR("k"), LONG_MS, ledger_fixture_told, &told[i]);
     for (int i = 0; i < 2; i++)
         ledger_fixture_run_until(&told[i]);
     assert_int_equal((told[0].verdict == LEDGER_GO) + (told[1].verdict == LEDGER_GO), 1);
@@ -296,14 +296,15 @@ static void test_cancel(void **state)
 
     (void)state;
     ledger_cancel(NULL);
-    ledger_cancel(ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &never));
+    ledger_cancel(
+        ledger_reserve(worker[0], STR("run"), STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &never));
     ledger_fixture_run_for(100);
     assert_string_equal(redis_server_ask("HGET {test}:w:k state"), "not_done");
     expect(reserve(1, "k", LONG_MS), LEDGER_GO);
     /* After a takeover it stays in doubt: somebody acted before. But nobody since, so we need not wait once more. */
     expect(reserve(0, "t", 10), LEDGER_GO);
     ledger_fixture_run_for(10 + SETTLE_MS + 20);
-    ledger_cancel(ledger_takeover(worker[0], STR("t"), LONG_MS, ledger_fixture_told, &never));
+    ledger_cancel(ledger_takeover(worker[0], STR("run"), STR("t"), LONG_MS, ledger_fixture_told, &never));
     ledger_fixture_run_for(100);
     assert_string_equal(redis_server_ask("HGET {test}:w:t state"), "reserved");
     expect(reserve(0, "t", LONG_MS), LEDGER_DOUBT);
@@ -328,7 +329,8 @@ static void test_large_results(void **state)
         sum = sum * 31 + (unsigned char)result[i];
     }
     result[size] = '\0';
-    (void)ledger_complete(worker[0], STR("k"), told.fence, (struct str){result, size}, ledger_fixture_told, &stored);
+    (void)ledger_complete(worker[0], STR("run"), STR("k"), told.fence, (struct str){result, size}, ledger_fixture_told,
+                          &stored);
     ledger_fixture_run_until(&stored);
     expect(stored, LEDGER_GO);
     told = reserve(1, "k", 1);
@@ -336,6 +338,31 @@ static void test_large_results(void **state)
     assert_int_equal(told.result_size, size);
     assert_true(told.result_sum == sum);
     free(result);
+}
+
+/* The records of a run's writes go together, whatever they say; those of other runs stay. */
+static void test_forget(void **state)
+{
+    struct told told = {0};
+
+    (void)state;
+    expect(reserve(0, "reserved", LONG_MS), LEDGER_GO);
+    expect(complete(0, "done", reserve(0, "done", LONG_MS).fence, "200"), LEDGER_GO);
+    expect(reserve_suspect(0, "doubted", LONG_MS, "another-incarnation"), LEDGER_DOUBT);
+    expect(complete(0, "vanished", 1, "200"), LEDGER_GO);
+    (void)ledger_reserve(worker[0], STR("other"), STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &told);
+    ledger_fixture_run_until(&told);
+    assert_string_equal(redis_server_ask("TTL {test}:k:run"), "-1");
+    told = (struct told){0};
+    (void)ledger_forget(worker[1], STR("run"), ledger_fixture_told, &told);
+    ledger_fixture_run_until(&told);
+    expect(told, LEDGER_GO);
+    assert_int_equal(told.fence, 4);
+    assert_string_equal(redis_server_ask("DBSIZE"), "3"); /* {test}:incarnation, {test}:w:k, {test}:k:other */
+    told = (struct told){0};
+    (void)ledger_forget(worker[1], STR("run"), ledger_fixture_told, &told); /* again: no harm */
+    ledger_fixture_run_until(&told);
+    assert_true(told.verdict == LEDGER_GO && told.fence == 0);
 }
 
 /* Deliveries: sums over all workers, kept for a day; nothing is kept of what was taken back. */
@@ -380,6 +407,7 @@ int main(void)
         TEST(test_race_to_take_over),
         TEST(test_cancel),
         TEST(test_large_results),
+        TEST(test_forget),
         TEST(test_count),
     };
     int failed;

@@ -55,9 +55,9 @@ static void test_lost_answers(void **state)
     expect(reserve(1, "t", 10), LEDGER_GO);
     ledger_fixture_run_for(10 + SETTLE_MS + 20);
     redis_server_pause();
-    (void)ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &reserved);
-    (void)ledger_takeover(worker[0], STR("t"), LONG_MS, ledger_fixture_told, &taken);
-    (void)ledger_complete(worker[0], STR("c"), held.fence, STR("answer"), ledger_fixture_told, &stored);
+    (void)ledger_reserve(worker[0], STR("run"), STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &reserved);
+    (void)ledger_takeover(worker[0], STR("run"), STR("t"), LONG_MS, ledger_fixture_told, &taken);
+    (void)ledger_complete(worker[0], STR("run"), STR("c"), held.fence, STR("answer"), ledger_fixture_told, &stored);
     ledger_fixture_run_until(&reserved); /* after the time limit of a command */
     expect(reserved, LEDGER_DOWN);
     expect(taken, LEDGER_DOWN);
@@ -86,7 +86,7 @@ static void test_late_question(void **state)
 
     (void)state;
     redis_server_pause();
-    (void)ledger_reserve(worker[0], STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &lost);
+    (void)ledger_reserve(worker[0], STR("run"), STR("k"), LONG_MS, false, STR_NONE, ledger_fixture_told, &lost);
     ledger_fixture_run_until(&lost);
     redis_server_go_on();
     assert_true(ledger_fixture_wait_up(0, true));
@@ -298,7 +298,7 @@ static void test_close(void **state)
         char key[16];
 
         (void)snprintf(key, sizeof key, "k%d", i);
-        (void)ledger_reserve(worker[0], str_of(key), LONG_MS, false, STR_NONE, ledger_fixture_told, &never);
+        (void)ledger_reserve(worker[0], STR("run"), str_of(key), LONG_MS, false, STR_NONE, ledger_fixture_told, &never);
         (void)ledger_lease(worker[0], str_of(key), ledger_fixture_told, &never);
     }
     ledger_fixture_close(0);

@@ -20,7 +20,8 @@ struct kept {
     struct step_parked **parked; /* one a branch */
     size_t parked_count;
     int64_t due_ms;
-    size_t heap_index; /* + 1; 0 = not in the heap */
+    int64_t keep_until_ms; /* an ended run: not forgotten before that; 0 = nothing keeps it */
+    size_t heap_index;     /* + 1; 0 = not in the heap */
 };
 
 struct keeper {
@@ -114,8 +115,10 @@ static bool is_open(const struct kept *entry)
 /* When something must be done about this run; an open run that is not waiting looks after its own deadline. */
 static int64_t due_of(const struct keeper *keeper, const struct kept *entry)
 {
-    if (entry->row != NULL && entry->row->ended_at_ms > 0)
-        return entry->row->ended_at_ms + keeper->ended_keep_ms;
+    if (entry->row != NULL && entry->row->ended_at_ms > 0) {
+        int64_t forget_ms = entry->row->ended_at_ms + keeper->ended_keep_ms;
+        return forget_ms > entry->keep_until_ms ? forget_ms : entry->keep_until_ms;
+    }
     int64_t due = NEVER;
     for (size_t i = 0; i < entry->parked_count; i++) {
         const struct step_parked *parked = entry->parked[i];
@@ -392,6 +395,15 @@ void keeper_release(struct keeper *keeper, struct str run, struct str branch, st
         return;
     set_parked(keeper, entry, branch, NULL);
     settle(keeper, entry);
+}
+
+void keeper_keep(struct keeper *keeper, struct str run, int64_t until_ms)
+{
+    struct kept *entry = find(keeper, run);
+    if (entry == NULL)
+        return;
+    entry->keep_until_ms = until_ms;
+    reschedule(keeper, entry);
 }
 
 void keeper_forget(struct keeper *keeper, struct str run, struct arena *arena, struct waiting_row *out)

@@ -65,7 +65,7 @@ enum keeper_due_kind {
     KEEPER_DUE_NONE,
     KEEPER_DUE_STEP,     /* the parked step's time has passed: wake it */
     KEEPER_DUE_DEADLINE, /* its run's deadline has passed */
-    KEEPER_DUE_FORGET,   /* an ended run was remembered long enough: keeper_forget */
+    KEEPER_DUE_FORGET,   /* an ended run was remembered long enough: keeper_forget, or keeper_keep */
 };
 struct keeper_due {
     enum keeper_due_kind kind;
@@ -74,6 +74,8 @@ struct keeper_due {
 };
 /* The next thing that is due at `now_ms`, earliest first. It stays due until what the caller decides changes it. */
 struct keeper_due keeper_next_due(const struct keeper *keeper, int64_t now_ms);
+/* An ended run is not due to be forgotten before then: something about it must be done first. */
+void keeper_keep(struct keeper *keeper, struct str run, int64_t until_ms);
 void keeper_forget(struct keeper *keeper, struct str run, struct arena *arena, struct waiting_row *out);
 
 #endif

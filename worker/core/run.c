@@ -50,6 +50,17 @@ static bool sum_sound(int64_t sum)
     return sum >= 0 && sum <= SUM_MAX;
 }
 
+bool run_id_sound(struct str id)
+{
+    if (id.size < 1 || id.size > RUN_ID_SIZE_MAX)
+        return false;
+    for (size_t i = 0; i < id.size; i++)
+        if (id.data[i] == '\0' ||
+            strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", id.data[i]) == NULL)
+            return false;
+    return true;
+}
+
 bool run_time_sound(int64_t ms)
 {
     return ms >= 0 && ms <= TIME_MS_MAX;

@@ -142,6 +142,10 @@ struct run {
 const struct step_state *run_step(const struct run *run, struct str name);   /* NULL = never entered */
 const struct approval *run_approval(const struct run *run, struct str step); /* of an approval step; NULL = none */
 
+/* May a run be called that? The id becomes a key of topics and a part of every idempotency key. */
+#define RUN_ID_SIZE_MAX 128
+bool run_id_sound(struct str id);
+
 /* I9: is this a time, or a number of a run's state, that can be reckoned with? A record that anybody wrote may hold any. */
 bool run_time_sound(int64_t ms);                /* 0 (none) or up to some 280,000 years after 1970 */
 const char *run_unsound(const struct run *run); /* NULL, or the name of what is out of all bounds */

@@ -19,9 +19,9 @@
 #define REASON_SIZE 400
 #define RESULT_SIZE_MAX (((size_t)1 << 20) + 4096) /* an answer and its first line */
 #define NAME_SPACE_SIZE_MAX 200
-#define NAME_SIZE (NAME_SPACE_SIZE_MAX + LEDGER_KEY_SIZE_MAX + 16)
+#define NAME_SIZE (NAME_SPACE_SIZE_MAX + LEDGER_RUN_SIZE_MAX + 16)
 
-enum kind { OP_RESERVE, OP_TAKEOVER, OP_COMPLETE, OP_LEASE, OP_COUNT };
+enum kind { OP_RESERVE, OP_TAKEOVER, OP_COMPLETE, OP_LEASE, OP_COUNT, OP_FORGET };
 
 struct ledger_op {
     struct ledger *ledger;
@@ -31,7 +31,8 @@ struct ledger_op {
     void *context;
     enum kind kind;
     bool cancelled;
-    char key[LEDGER_KEY_SIZE_MAX + 1];
+    char key[LEDGER_KEY_SIZE_MAX + 1]; /* FORGET: none */
+    char run[LEDGER_RUN_SIZE_MAX + 1]; /* RESERVE, TAKEOVER, COMPLETE, FORGET */
     struct ledger_ask ask;             /* RESERVE, TAKEOVER */
     int64_t timeout_ms, asked_boot_ms; /* RESERVE, TAKEOVER */
     int64_t poll_at_ms, poll_ms;       /* LEASE that waits */
@@ -94,22 +95,31 @@ static struct str record_key(const struct ledger *ledger, char type, const char 
     return str_of(name);
 }
 
+/* Of the set of a run's records. */
+static struct str run_key(const struct ledger *ledger, const char *run, char name[NAME_SIZE])
+{
+    (void)snprintf(name, NAME_SIZE, "{%s}:k:%s", ledger->settings.name_space, run);
+    return str_of(name);
+}
+
 static struct str incarnation_key(const struct ledger *ledger, char name[NAME_SIZE])
 {
     (void)snprintf(name, NAME_SIZE, "{%s}:incarnation", ledger->settings.name_space);
     return str_of(name);
 }
 
-static struct ledger_op *new_op(struct ledger *ledger, enum kind kind, struct str key, ledger_done *done, void *context)
+static struct ledger_op *new_op(struct ledger *ledger, enum kind kind, struct str run, struct str key,
+                                ledger_done *done, void *context)
 {
     struct ledger_op *op = mem_new(sizeof *op);
 
-    assert(key.size > 0 && key.size <= LEDGER_KEY_SIZE_MAX);
+    assert((kind == OP_FORGET || key.size > 0) && key.size <= LEDGER_KEY_SIZE_MAX);
     op->ledger = ledger;
     op->kind = kind;
     op->done = done;
     op->context = context;
-    memcpy(op->key, key.data, key.size);
+    (void)snprintf(op->key, sizeof op->key, "%.*s", STR_ARG(key));
+    (void)snprintf(op->run, sizeof op->run, "%.*s", STR_ARG(run));
     return op;
 }
 
@@ -160,8 +170,8 @@ static void ask_for_record(struct ledger_op *op, enum ledger_script script, cons
 {
     struct ledger *ledger = op->ledger;
     const char *refused = ledger_link_writes_refused(ledger->link);
-    char names[2][NAME_SIZE], hold[24], try[24];
-    struct str keys[2], arguments[6];
+    char names[3][NAME_SIZE], hold[24], try[24];
+    struct str keys[3], arguments[6];
 
     if (refused != NULL) {
         end_down(op, refused);
@@ -170,6 +180,7 @@ static void ask_for_record(struct ledger_op *op, enum ledger_script script, cons
     ledger_asks_begin(&ledger->asks, ask_kind(op), op->key, &op->ask);
     keys[0] = record_key(ledger, 'w', op->key, names[0]);
     keys[1] = incarnation_key(ledger, names[1]);
+    keys[2] = run_key(ledger, op->run, names[2]);
     arguments[0] = str_of(ledger_link_random(ledger->link));
     arguments[1] = str_of(ledger->settings.holder);
     arguments[2] = str_of(op->ask.name);
@@ -177,46 +188,47 @@ static void ask_for_record(struct ledger_op *op, enum ledger_script script, cons
     arguments[4] = number(hold, op->timeout_ms + ledger->settings.settle_ms);
     arguments[5] = str_of(known);
     op->asked_boot_ms = clock_boot_ms(); /* before it leaves: Redis' `until` is counted from later */
-    send_op(op, script, keys, 2, arguments, 6);
+    send_op(op, script, keys, 3, arguments, 6);
 }
 
-struct ledger_op *ledger_reserve(struct ledger *ledger, struct str key, int64_t timeout_ms, bool suspect,
-                                 struct str incarnation, ledger_done *done, void *context)
+struct ledger_op *ledger_reserve(struct ledger *ledger, struct str run, struct str key, int64_t timeout_ms,
+                                 bool suspect, struct str incarnation, ledger_done *done, void *context)
 {
-    struct ledger_op *op = new_op(ledger, OP_RESERVE, key, done, context);
+    struct ledger_op *op = new_op(ledger, OP_RESERVE, run, key, done, context);
 
     op->timeout_ms = timeout_ms;
     ask_for_record(op, LEDGER_SCRIPT_RESERVE, suspect ? ledger_link_known(ledger->link, incarnation) : "");
     return op;
 }
 
-struct ledger_op *ledger_takeover(struct ledger *ledger, struct str key, int64_t timeout_ms, ledger_done *done,
-                                  void *context)
+struct ledger_op *ledger_takeover(struct ledger *ledger, struct str run, struct str key, int64_t timeout_ms,
+                                  ledger_done *done, void *context)
 {
-    struct ledger_op *op = new_op(ledger, OP_TAKEOVER, key, done, context);
+    struct ledger_op *op = new_op(ledger, OP_TAKEOVER, run, key, done, context);
 
     op->timeout_ms = timeout_ms;
     ask_for_record(op, LEDGER_SCRIPT_TAKEOVER, "");
     return op;
 }
 
-struct ledger_op *ledger_complete(struct ledger *ledger, struct str key, int64_t fence, struct str result,
-                                  ledger_done *done, void *context)
+struct ledger_op *ledger_complete(struct ledger *ledger, struct str run, struct str key, int64_t fence,
+                                  struct str result, ledger_done *done, void *context)
 {
-    struct ledger_op *op = new_op(ledger, OP_COMPLETE, key, done, context);
-    char names[2][NAME_SIZE], fence_text[24];
+    struct ledger_op *op = new_op(ledger, OP_COMPLETE, run, key, done, context);
+    char names[3][NAME_SIZE], fence_text[24];
     bool is_done = result.data != NULL;
-    struct str keys[2], arguments[5];
+    struct str keys[3], arguments[5];
 
     assert(result.size <= RESULT_SIZE_MAX);
     keys[0] = record_key(ledger, 'w', op->key, names[0]);
     keys[1] = incarnation_key(ledger, names[1]);
+    keys[2] = run_key(ledger, op->run, names[2]);
     arguments[0] = str_of(ledger_link_random(ledger->link));
     arguments[1] = number(fence_text, fence);
     arguments[2] = str_of(ledger->settings.holder);
     arguments[3] = is_done ? STR("done") : STR("not_done");
     arguments[4] = is_done ? result : STR("");
-    send_op(op, LEDGER_SCRIPT_COMPLETE, keys, 2, arguments, 5);
+    send_op(op, LEDGER_SCRIPT_COMPLETE, keys, 3, arguments, 5);
     return op;
 }
 
@@ -233,7 +245,7 @@ static void ask_for_lease(struct ledger_op *op)
 
 struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_done *done, void *context)
 {
-    struct ledger_op *op = new_op(ledger, OP_LEASE, key, done, context);
+    struct ledger_op *op = new_op(ledger, OP_LEASE, STR_NONE, key, done, context);
 
     op->poll_ms = POLL_MS_MIN;
     ask_for_lease(op);
@@ -273,10 +285,20 @@ void ledger_store(struct ledger *ledger, struct str key, struct str result)
     (void)ledger_link_call(ledger->link, LEDGER_SCRIPT_STORE, &record, 1, arguments, 2, ignore_reply, NULL);
 }
 
+struct ledger_op *ledger_forget(struct ledger *ledger, struct str run, ledger_done *done, void *context)
+{
+    struct ledger_op *op = new_op(ledger, OP_FORGET, run, STR_NONE, done, context);
+    char name[NAME_SIZE];
+    struct str key = run_key(ledger, op->run, name);
+
+    send_op(op, LEDGER_SCRIPT_FORGET, &key, 1, NULL, 0);
+    return op;
+}
+
 struct ledger_op *ledger_count(struct ledger *ledger, struct str key, int32_t begun, int32_t alone, ledger_done *done,
                                void *context)
 {
-    struct ledger_op *op = new_op(ledger, OP_COUNT, key, done, context);
+    struct ledger_op *op = new_op(ledger, OP_COUNT, STR_NONE, key, done, context);
     char name[NAME_SIZE], texts[3][24];
     struct str record = record_key(ledger, 'd', op->key, name);
     struct str arguments[3] = {number(texts[0], begun), number(texts[1], alone), number(texts[2], COUNT_KEEP_MS)};
@@ -336,7 +358,8 @@ static void give_back(struct ledger_op *op, const struct returned *returned)
     if (op->kind == OP_RESERVE || op->kind == OP_TAKEOVER)
         ledger_asks_keep(&ledger->asks, ask_kind(op), op->key, &op->ask); /* nobody acts on it */
     if (op->kind == OP_RESERVE) /* surely not executed; after a takeover what was in doubt still is */
-        ledger_cancel(ledger_complete(ledger, str_of(op->key), returned->fence, STR_NONE, op->done, NULL));
+        ledger_cancel(
+            ledger_complete(ledger, str_of(op->run), str_of(op->key), returned->fence, STR_NONE, op->done, NULL));
 }
 
 /* The connection was lost, or Redis refused the script. */
@@ -377,8 +400,8 @@ static void answer_go(struct ledger_op *op, const struct returned *returned)
 
     if (op->kind == OP_LEASE)
         ledger_leases_add(&ledger->leases, op->key, clock_mono_us() / 1000);
+    go.fence = returned->fence;
     if (op->kind == OP_RESERVE || op->kind == OP_TAKEOVER) {
-        go.fence = returned->fence;
         go.send_until_boot_ms = op->asked_boot_ms + op->timeout_ms / 2;
         go.until_ms = clock_wall_ms() + returned->wait_ms;
     }

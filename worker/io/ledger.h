@@ -25,7 +25,8 @@
 #include "worker/base/arena.h"
 #include "worker/base/error.h"
 
-#define LEDGER_KEY_SIZE_MAX 64 /* of a call's key: text without NUL */
+#define LEDGER_KEY_SIZE_MAX 64  /* of a call's key: text without NUL */
+#define LEDGER_RUN_SIZE_MAX 128 /* of a run's id; of a longer one this much counts */
 
 struct ledger;
 
@@ -78,23 +79,26 @@ typedef void ledger_done(void *context, const struct ledger_answer *answer);
  * ledger_cancel makes it never come: what it may bring is given back. */
 struct ledger_op;
 
-/* suspect: an earlier owner may have started the call; `incarnation`: as the step event carries it. No record, suspect and
+/* A write's record belongs to `run`, and lives until ledger_forget: nothing expires under an open run.
+ * suspect: an earlier owner may have started the call; `incarnation`: as the step event carries it. No record, suspect and
  * another incarnation: DOUBT, with a new record so that everybody waits for the same time. */
-struct ledger_op *ledger_reserve(struct ledger *ledger, struct str key, int64_t timeout_ms, bool suspect,
-                                 struct str incarnation, ledger_done *done, void *context);
+struct ledger_op *ledger_reserve(struct ledger *ledger, struct str run, struct str key, int64_t timeout_ms,
+                                 bool suspect, struct str incarnation, ledger_done *done, void *context);
 /* A write in doubt whose time has passed: take it over with a higher fence. GO: it is ours, to probe or to send. STORED: it is
  * known now. DOUBT: wait (again) until until_ms, because the time has not passed on Redis' clock, or the record is lost. */
-struct ledger_op *ledger_takeover(struct ledger *ledger, struct str key, int64_t timeout_ms, ledger_done *done,
-                                  void *context);
+struct ledger_op *ledger_takeover(struct ledger *ledger, struct str run, struct str key, int64_t timeout_ms,
+                                  ledger_done *done, void *context);
 /* Stores the result of a write (`result`), or that it surely did not execute (STR_NONE). GO = stored, REFUSED = not ours any
  * more, DOWN = not known: do it again. Doing it again does no harm. A record that vanished is stored. */
-struct ledger_op *ledger_complete(struct ledger *ledger, struct str key, int64_t fence, struct str result,
-                                  ledger_done *done, void *context);
+struct ledger_op *ledger_complete(struct ledger *ledger, struct str run, struct str key, int64_t fence,
+                                  struct str result, ledger_done *done, void *context);
 /* A read: STORED, GO (leased), or, after having waited for another's lease, either. DOWN at once when Redis is. A GO is
  * renewed until ledger_store: call that however the read ends. */
 struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_done *done, void *context);
 /* The read's result; not awaited. STR_NONE: it failed, give the lease back. */
 void ledger_store(struct ledger *ledger, struct str key, struct str result);
+/* Deletes the records of all writes of a run that is remembered no longer: `fence` of GO tells how many there were. GO or DOWN. */
+struct ledger_op *ledger_forget(struct ledger *ledger, struct str run, ledger_done *done, void *context);
 /* How often a step event was begun by a worker that did not get it done, and how often of these it was alone there: adds to both
  * (negative: takes back), and tells the sums. GO or DOWN. They are kept for a day after the last change. `key`: one an event. */
 struct ledger_op *ledger_count(struct ledger *ledger, struct str key, int32_t begun, int32_t alone, ledger_done *done,

@@ -31,6 +31,7 @@
     "    redis.call('HSET', KEYS[1], 'state', 'reserved', 'fence', text(new_fence), 'holder', holder,\n"     \
     "               'ask', ask, 'try', ARGV[4], 'until', text(now + hold_ms))\n"                             \
     "    redis.call('HDEL', KEYS[1], 'result')\n"                                                            \
+    "    redis.call('SADD', KEYS[3], KEYS[1])\n"                                                             \
     "end\n"                                                                                                  \
     "if state == 'done' then\n"                                                                              \
     "    return {'stored', fence, 0, incarnation, record[7] or ''}\n"                                        \
@@ -78,6 +79,7 @@ static const char complete[] =
     "if record[1] ~= 'done' then\n"
     "    redis.call('HSET', KEYS[1], 'state', ARGV[4], 'fence', ARGV[2], 'holder', ARGV[3])\n"
     "    redis.call('HDEL', KEYS[1], 'until', 'ask', 'try', 'result')\n"
+    "    redis.call('SADD', KEYS[3], KEYS[1])\n"
     "    if ARGV[4] == 'done' then redis.call('HSET', KEYS[1], 'result', ARGV[5]) end\n"
     "end\n"
     "return {'go', tonumber(ARGV[2]), 0, incarnation, ''}\n";
@@ -120,6 +122,13 @@ static const char release[] =
     "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('DEL', KEYS[1]) end\n"
     "return 1\n";
 
+/* KEYS: the run's set. All of them lie in one slot of a cluster, by the namespace in braces. */
+static const char forget[] =
+    "local gone = 0\n"
+    "for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do gone = gone + redis.call('DEL', key) end\n"
+    "redis.call('DEL', KEYS[1])\n"
+    "return {'go', gone, 0, '', ''}\n";
+
 /* ARGV: 1 and 2 what is added to `begun` and to `alone`, 3 keep_ms. Nothing is kept of what is taken back. */
 static const char count[] =
     "local begun = redis.call('HINCRBY', KEYS[1], 'begun', ARGV[1])\n"
@@ -136,6 +145,7 @@ const char *ledger_script_text(enum ledger_script script)
         [LEDGER_SCRIPT_HELLO] = hello,       [LEDGER_SCRIPT_RESERVE] = reserve, [LEDGER_SCRIPT_TAKEOVER] = takeover,
         [LEDGER_SCRIPT_COMPLETE] = complete, [LEDGER_SCRIPT_LEASE] = lease,     [LEDGER_SCRIPT_RENEW] = renew,
         [LEDGER_SCRIPT_STORE] = store,       [LEDGER_SCRIPT_RELEASE] = release, [LEDGER_SCRIPT_COUNT] = count,
+        [LEDGER_SCRIPT_FORGET] = forget,
     };
 
     assert(script < LEDGER_SCRIPTS_COUNT);

@@ -6,6 +6,7 @@
  *   {NAMESPACE}:incarnation   a random value. Gone = this Redis lost its data: the next script writes another one
  *   {NAMESPACE}:w:KEY         a write, hash without TTL: state (reserved | done | not_done), fence, holder, ask, try, until
  *                             (milliseconds of Redis' clock), result
+ *   {NAMESPACE}:k:RUN         set without TTL: the names of the run's records of writes, so that they can be deleted
  *   {NAMESPACE}:r:KEY         a read, hash with TTL: holder, slot (leased; the TTL is the lease), or result (the TTL is how
  *                             long it is kept)
  *   {NAMESPACE}:d:KEY         deliveries of a step event, hash with TTL: begun, alone
@@ -30,6 +31,7 @@ enum ledger_script {
     LEDGER_SCRIPT_STORE,
     LEDGER_SCRIPT_RELEASE,
     LEDGER_SCRIPT_COUNT,
+    LEDGER_SCRIPT_FORGET,
     LEDGER_SCRIPTS_COUNT,
 };
 

@@ -1,0 +1,59 @@
+"""Records of writes in Redis live as long as their run is open or remembered, and not longer."""
+
+import pytest
+from harness import Space, wait_until
+from history import History, decode, encode, produce
+from test_faults import INPUT, SEND, contract, ended, redis  # noqa: F401: a fixture
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@pytest.fixture
+def space(tmp_path):
+    with Space(tmp_path, partitions=1, settings={"backoff": '"50ms"', "settle": '"300ms"'}) as space:
+        yield space.create()
+
+
+def records(redis, space):
+    """{run: time to live} of the runs that have a record of a write."""
+    found = {}
+    for key in redis.ask("KEYS", f"{{{space.name}}}:k:*").split():
+        for record in redis.ask("SMEMBERS", key).split():
+            found[key.rsplit(":", 1)[1]] = redis.ask("TTL", record).strip()
+    assert len(found) == len(redis.ask("KEYS", f"{{{space.name}}}:w:*").split())
+    return found
+
+
+def make_old(space, run):
+    """The keeper's row of an ended run, as if it had ended eight days ago (remembered are seven)."""
+    rows = History(space, "waiting").drain()
+    row = [record for name, record in (decode(m.value()) for m in rows.messages if m.value()) if name.endswith("RunRow") and record["run"] == run][-1]
+    rows.close()
+    assert row["ended_at_ms"] > 0
+    produce(space, "waiting", run, encode("RunRow", {**row, "ended_at_ms": row["ended_at_ms"] - 8 * DAY_MS}))
+
+
+def test_records_go_with_the_memory_of_their_run(space, redis):
+    tools = space.double("tool_double", script=[{"match": {"tool": "send", "run": "doubt"}, "answer": {"act_and_not_answer": "cut"}}])
+    name = contract(space, "sends", SEND)
+    worker = space.worker("a")
+    for run in ("first", "second", "doubt"):
+        space.start(name, INPUT, run=run)
+    assert {ended(space, run)["status"] for run in ("first", "second")} == {"completed"}
+    space.wait_status("doubt", "waiting")
+    assert records(redis, space) == {"first": "-1", "second": "-1", "doubt": "-1"}  # nothing expires under an open run
+    assert worker.terminate() == 0
+
+    make_old(space, "first")
+    redis.stop()
+    worker = space.worker("a", ready=False)
+    worker.wait_log("event=keeper.rebuilt")
+    worker.wait_log("event=run.kept run=first")
+    assert {run["run"] for run in space.json("runs")} == {"first", "second", "doubt"}
+    redis.start()  # its record is not lost with Redis away: it is tried again
+    wait_until("the run is forgotten", lambda: {run["run"] for run in space.json("runs")} == {"second", "doubt"})
+    assert records(redis, space) == {"second": "-1", "doubt": "-1"}
+
+    space.start(name, INPUT, run="first")  # the same id again, once it is forgotten: a new run, which adopts nothing
+    ended(space, "first")
+    assert [line["run"] for line in tools.ledger("acted", tool="send")].count("first") == 2
