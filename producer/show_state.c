@@ -229,6 +229,18 @@ static void show_never(const struct show *show)
         SAY(show, "  nothing was written yet");
 }
 
+/* A write that may have happened, and that nobody has settled; NULL = none. */
+static const json_t *open_doubt(const struct show *show)
+{
+    size_t i;
+    json_t *doubt;
+    json_array_foreach(json_object_get(show->state, "doubts"), i, doubt) {
+        if (!json_is_true(json_object_get(doubt, "settled")))
+            return doubt;
+    }
+    return NULL;
+}
+
 /* ---- who acts next, where from, what it cost, what to type ---- */
 
 static void show_next(const struct show *show)
@@ -236,7 +248,10 @@ static void show_next(const struct show *show)
     const json_t *at = show->at;
     const char *who = text(at, "who");
     title(show, "WHO ACTS NEXT");
-    if (at == NULL)
+    if (at == NULL && open_doubt(show) != NULL)
+        SAY(show, "  a person: the run has ended, and whether %s happened is not known",
+            text(open_doubt(show), "tool"));
+    else if (at == NULL)
         SAY(show, "  nobody");
     else if (strcmp(who, "person") == 0)
         SAY(show, "  a person");
@@ -284,7 +299,13 @@ static void show_type(const struct show *show)
     if (at == NULL && is(show->state, "status", "completed")) {
         SAY(show, "  myelin show %s --json", show->run);
     } else if (at == NULL) {
+        const json_t *doubt = open_doubt(show);
         SAY(show, "  myelin follow %s            # how it came to this", show->run);
+        if (doubt != NULL) {
+            SAY(show, "  First look whether %s has happened (key %s): a new run would do it again.",
+                text(doubt, "tool"), text(doubt, "key"));
+            return;
+        }
         SAY(show, "  myelin run %s --input JSON  # a new run, once the reason is mended",
             text(show->state, "contract"));
     } else if (is(at, "who", "person") && is(at, "waits_for", "resolution")) {

@@ -372,6 +372,11 @@ def test_show_of_a_doubt(space):
     assert "IN DOUBT: reserved by another" in told["WHAT MUST NEVER RUN TWICE"][0]
     assert told["WHAT MAY BE RETRIED"] == ["nothing, until the doubt is settled"]
     assert told["TYPE NEXT"] == [f"myelin resolve {run} send --done JSON | --not-done | --fail"]
+    story.ended("failed", "limits.deadline: 3 d have passed")  # a new run would do again what may have been done
+    told = sections(space.cli("show", run).stdout)
+    assert "whether send_email happened is not known" in told["WHO ACTS NEXT"][0]
+    assert not any("myelin run" in line for line in told["TYPE NEXT"])
+    assert any("First look whether send_email has happened (key 5f0c)" in line for line in told["TYPE NEXT"]), told["TYPE NEXT"]
 
 
 def test_show_of_a_run_whose_worker_died(space):

@@ -167,6 +167,16 @@ static void not_now(struct draft *draft, const struct outcome *outcome)
     int64_t wait = outcome->retry_after_ms > NOT_NOW_MS ? outcome->retry_after_ms : NOT_NOW_MS;
     draft->run->usage.steps--; /* a long outage must not use up the run's steps */
     draft->run->at.suspect = outcome->suspect;
+    if (draft->run->at.doubt.state != DOUBT_NONE && draft->env->now_ms >= draft->run->deadline_at_ms) {
+        walk_end(draft, RUN_FAILED, /* I7: it is settled before the deadline ends its run, but not for ever */
+                 arena_printf(draft->arena,
+                              "limits.deadline: %lld s have passed, and a write that may have happened "
+                              "is not settled (%.*s): %.*s",
+                              (long long)(draft->contract->limits.deadline_ms / 1000),
+                              STR_ARG(draft->run->at.doubt.why), STR_ARG(outcome->reason)),
+                 STR_NONE);
+        return;
+    }
     walk_park(draft, WAITS_TIMER, outcome->reason, draft->env->now_ms + wait);
 }
 
