@@ -1,7 +1,7 @@
 /*
  * log.h: Kafka, as the loop sees it: step events come in, finished work goes out, exactly once.
  *
- * One thread of its own ("log") owns the consumer, the transactional producer, rebalance and commit, so that a commit and a
+ * One thread of its own ("log") owns the consumer, the two transactional producers, rebalance and commit, so that a commit and a
  * revoke cannot race. Between it and the loop stand two bounded single-producer rings with an eventfd each. No function
  * here blocks, but for log_open and log_close.
  *
@@ -25,7 +25,7 @@ enum topic { TOPIC_STEPS, TOPIC_INBOX, TOPIC_WAITING, TOPIC_HISTORY, TOPIC_CONTR
 
 struct log_settings {
     const char *name_space;
-    const char *slot;         /* stable name of this worker: transactional.id is NAMESPACE-SLOT */
+    const char *slot;         /* stable name of this worker: transactional.id is NAMESPACE-SLOT-a, and -b */
     bool slot_pinned;         /* then also group.instance.id */
     const char *const *pools; /* topics steps.<pool> to subscribe to */
     size_t pools_count;

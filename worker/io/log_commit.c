@@ -38,6 +38,7 @@ struct failure {
     enum failure_kind kind;
     rd_kafka_resp_err_t code;
     char text[512];
+    struct log_producer *producer;   /* whose transaction it was */
     struct log_partition *partition; /* REFUSED */
     struct log_work *work;
 };
@@ -46,7 +47,7 @@ struct failure {
 
 bool log_commit_pending(const struct log *log)
 {
-    bool pending = log->doubt;
+    bool pending = log->doubt != NULL;
     for (size_t i = 0; i < log->partitions_count && !pending; i++) {
         const struct log_work *first = log->partitions[i]->window.ready.first;
         pending = first != NULL && !first->refused;
@@ -102,16 +103,16 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
 
 /* ---- the steps of a transaction ---- */
 
-void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque)
+void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
 {
-    (void)producer;
-    struct log *log = opaque;
+    (void)handle;
+    struct log_producer *producer = opaque;
     bool taken_back = message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
                       message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
     if (!message->err)
-        log->unreported--;
-    if (message->err && !taken_back && !log->report_failed)
-        log->report_failed = message->err;
+        producer->unreported--;
+    if (message->err && !taken_back && !producer->report_failed)
+        producer->report_failed = message->err;
 }
 
 static bool fail(struct failure *failure, enum failure_kind kind, rd_kafka_resp_err_t code, const char *text)
@@ -124,13 +125,13 @@ static bool fail(struct failure *failure, enum failure_kind kind, rd_kafka_resp_
 
 /* What an error of the transactional API means. Takes it. A commit that did not say yes is a doubt, unless the broker cannot
  * have been asked: librdkafka waits for all delivery reports before it sends EndTxn. */
-static bool fail_error(struct log *log, struct failure *failure, rd_kafka_error_t *error, bool committing)
+static bool fail_error(struct failure *failure, rd_kafka_error_t *error, bool committing)
 {
     rd_kafka_resp_err_t code = rd_kafka_error_code(error);
     enum failure_kind kind = FAILURE_DOUBT;
     if (rd_kafka_error_is_fatal(error) && code == RD_KAFKA_RESP_ERR__FENCED)
         kind = FAILURE_FENCED;
-    else if (rd_kafka_error_txn_requires_abort(error) && (!committing || log->unreported > 0))
+    else if (rd_kafka_error_txn_requires_abort(error) && (!committing || failure->producer->unreported > 0))
         kind = FAILURE_ABORT;
     fail(failure, kind, code, rd_kafka_error_string(error));
     rd_kafka_error_destroy(error);
@@ -138,10 +139,10 @@ static bool fail_error(struct log *log, struct failure *failure, rd_kafka_error_
 }
 
 /* producev said no: the producer as a whole is broken, or this one record is. */
-static bool fail_produce(struct log *log, struct failure *failure, rd_kafka_resp_err_t code, const char *topic)
+static bool fail_produce(struct failure *failure, rd_kafka_resp_err_t code, const char *topic)
 {
     char reason[300];
-    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(log->producer, reason, sizeof reason);
+    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(failure->producer->handle, reason, sizeof reason);
     if (fatal)
         return fail(failure, fatal == RD_KAFKA_RESP_ERR__FENCED ? FAILURE_FENCED : FAILURE_DOUBT, fatal, reason);
     if (code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) {
@@ -154,6 +155,7 @@ static bool fail_produce(struct log *log, struct failure *failure, rd_kafka_resp
 
 static bool produce(struct log *log, const struct log_record *record, int64_t until_us, struct failure *failure)
 {
+    struct log_producer *producer = failure->producer;
     const struct log_topic *topic = log_topic_resolve(log, record->topic, record->pool);
     struct str key = record->key.data != NULL ? record->key : record->run;
     int32_t partition = record->partition;
@@ -168,14 +170,15 @@ static bool produce(struct log *log, const struct log_record *record, int64_t un
         partition = rd_kafka_msg_partitioner_murmur2(NULL, record->run.data, record->run.size, topic->partitions, NULL,
                                                      NULL);
     for (;;) {
-        rd_kafka_resp_err_t code = kafka_produce(log->producer, topic->handle, partition, key, record->value, NULL);
+        rd_kafka_resp_err_t code = kafka_produce(producer->handle, log_producer_topic(producer, topic), partition, key,
+                                                 record->value, NULL);
         if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            log->unreported++;
+            producer->unreported++;
             return true;
         }
         if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL || clock_mono_us() >= until_us)
-            return fail_produce(log, failure, code, topic->name);
-        rd_kafka_poll(log->producer, QUEUE_FULL_MS);
+            return fail_produce(failure, code, topic->name);
+        rd_kafka_poll(producer->handle, QUEUE_FULL_MS);
     }
 }
 
@@ -214,18 +217,18 @@ static bool send_offsets(struct log *log, int64_t until_us, struct failure *fail
     /* Taken fresh: we have partitions, so we have joined, and the broker checks our generation by it (I10). */
     rd_kafka_consumer_group_metadata_t *group = rd_kafka_consumer_group_metadata(log->consumer);
     int64_t left_ms = (until_us - clock_mono_us()) / 1000;
-    rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(log->producer, list, group,
+    rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(failure->producer->handle, list, group,
                                                                    left_ms < 1 ? 1 : (int)left_ms);
     rd_kafka_consumer_group_metadata_destroy(group);
     rd_kafka_topic_partition_list_destroy(list);
-    return error == NULL || fail_error(log, failure, error, false);
+    return error == NULL || fail_error(failure, error, false);
 }
 
 static bool transact(struct log *log, int64_t until_us, struct failure *failure)
 {
-    rd_kafka_error_t *error = rd_kafka_begin_transaction(log->producer);
+    rd_kafka_error_t *error = rd_kafka_begin_transaction(failure->producer->handle);
     if (error != NULL)
-        return fail_error(log, failure, error, false);
+        return fail_error(failure, error, false);
     CRASH_POINT("after_begin");
     if (!produce_all(log, until_us, failure))
         return false;
@@ -235,9 +238,9 @@ static bool transact(struct log *log, int64_t until_us, struct failure *failure)
     CRASH_POINT("after_offsets");
     int64_t left_ms = (until_us - clock_mono_us()) / 1000;
     CRASH_POINT("before_commit");
-    error = rd_kafka_commit_transaction(log->producer, left_ms < 1 ? 1 : (int)left_ms);
+    error = rd_kafka_commit_transaction(failure->producer->handle, left_ms < 1 ? 1 : (int)left_ms);
     if (error != NULL)
-        return fail_error(log, failure, error, true);
+        return fail_error(failure, error, true);
     CRASH_POINT("after_commit");
     return true;
 }
@@ -291,8 +294,7 @@ void log_commit_failed(struct log *log)
     size_t sum = 0;
     for (size_t i = 0; i < log->partitions_count; i++)
         sum += log->partitions[i]->burst;
-    /* What a delivery report says is the cause of what the producer says. */
-    rd_kafka_resp_err_t code = log->report_failed ? log->report_failed : log->failed_code;
+    rd_kafka_resp_err_t code = log->failed_code;
     atomic_fetch_add(&log->aborts, 1);
     LOG_WARN("transaction.aborted", LOG_S("error", rd_kafka_err2name(code)), LOG_S("reason", log->failed_text),
              LOG_I("steps", sum));
@@ -310,22 +312,28 @@ void log_commit_failed(struct log *log)
         log->partitions[i]->burst = 0;
 }
 
-static void after_doubt(struct log *log)
+static void after_doubt(struct log *log, struct log_producer *producer)
 {
-    LOG_WARN("commit.doubt", LOG_S("error", rd_kafka_err2name(log->failed_code)), LOG_S("reason", log->failed_text));
-    log_producer_discard(log, true);
+    LOG_WARN("commit.doubt", LOG_S("producer", producer->id), LOG_S("error", rd_kafka_err2name(log->failed_code)),
+             LOG_S("reason", log->failed_text));
+    log->doubt = producer;
+    log->doubt_retry_us = 0;
+    log_producer_remake(producer);
 }
 
 /*
  * ▲ The same error for two different things. A transaction that is older than its timeout was ended by the coordinator: a
  * doubt like others, once. Should somebody else have our slot after all (we were frozen for long, say), our new producer
- * fences it, and it says what follows: one of the two goes on, and nothing is committed twice either way.
+ * fences it, and it says what follows: one of the two goes on, and nothing is committed twice either way. So it is when only
+ * -b was fenced: whoever has -a goes on.
  */
-static void after_fence(struct log *log, int64_t took_us)
+static void after_fence(struct log *log, struct log_producer *producer, int64_t took_us)
 {
-    if (took_us >= log->transaction_timeout_ms * 1000 && !log->fenced_once) {
+    bool ours = producer == &log->producers[0] ? took_us >= producer->timeout_ms * 1000 && !log->fenced_once
+                                               : log_holds_slot(log);
+    if (ours) {
         log->fenced_once = true;
-        after_doubt(log);
+        after_doubt(log, producer);
         return;
     }
     struct error error;
@@ -335,19 +343,21 @@ static void after_fence(struct log *log, int64_t took_us)
 
 static void after_failure(struct log *log, struct failure *failure, int64_t took_us)
 {
+    struct log_producer *producer = failure->producer;
     if (failure->kind == FAILURE_ABORT || failure->kind == FAILURE_REFUSED) {
-        rd_kafka_error_t *error = rd_kafka_abort_transaction(log->producer, ABORT_MS);
+        rd_kafka_error_t *error = rd_kafka_abort_transaction(producer->handle, ABORT_MS);
         if (error != NULL) {
-            fail_error(log, failure, error, true);
+            fail_error(failure, error, true);
             failure->kind = failure->kind == FAILURE_FENCED ? FAILURE_FENCED : FAILURE_DOUBT;
         }
     }
-    log->failed_code = failure->code;
+    /* What a delivery report says is the cause of what the producer says. */
+    log->failed_code = producer->report_failed ? producer->report_failed : failure->code;
     snprintf(log->failed_text, sizeof log->failed_text, "%s", failure->text);
     if (failure->kind == FAILURE_FENCED) {
-        after_fence(log, took_us);
+        after_fence(log, producer, took_us);
     } else if (failure->kind == FAILURE_DOUBT) {
-        after_doubt(log);
+        after_doubt(log, producer);
     } else {
         if (failure->kind == FAILURE_REFUSED) {
             refuse(log, failure->partition, failure->work, failure->text);
@@ -359,19 +369,19 @@ static void after_failure(struct log *log, struct failure *failure, int64_t took
 
 bool log_commit_serve(struct log *log)
 {
-    struct failure failure = {.kind = FAILURE_NONE};
     int64_t began_us = clock_mono_us();
-    if (log->producer_state != PRODUCER_READY || log->tainted || began_us < log->commit_retry_us)
+    struct log_producer *producer = began_us < log->commit_retry_us ? NULL : log_producer_next(log);
+    struct failure failure = {.kind = FAILURE_NONE, .producer = producer};
+    if (producer == NULL || form(log) == 0)
         return false;
-    if (form(log) == 0)
-        return false;
-    log->report_failed = RD_KAFKA_RESP_ERR_NO_ERROR;
-    log->unreported = 0;
-    int64_t until_us = began_us + log->transaction_timeout_ms * 900;
+    log->turn = producer == &log->producers[0];
+    producer->report_failed = RD_KAFKA_RESP_ERR_NO_ERROR;
+    producer->unreported = 0;
+    int64_t until_us = began_us + producer->timeout_ms * 900;
     bool committed = transact(log, until_us, &failure);
     int64_t took_us = clock_mono_us() - began_us;
     if (took_us > TAINT_US)
-        log->tainted = true;
+        producer->tainted = true;
     if (committed)
         log_commit_confirmed(log, took_us);
     else

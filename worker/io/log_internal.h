@@ -8,7 +8,8 @@
  *   log_barrier.c    asks for committed offsets, on a thread of its own
  *   log_reader.c     `control`, and the keeper's rows of `waiting`
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
- *   log_producer.c   the transactional producer: made, warmed up, re-created; a doubtful commit settled
+ *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
+ *   log_doubt.c      a doubtful commit settled; who has the slot
  *   log_window.c, log_ring.c, offset_meta.c   pure parts
  *
  * `struct log` is split by thread: what the loop thread owns, what the log thread owns, and what both may touch.
@@ -51,7 +52,7 @@ struct log_topic {
     char *pool; /* steps; else NULL */
     int32_t partitions;
     bool subscribed;
-    rd_kafka_topic_t *handle; /* the producer's */
+    size_t index; /* in log->topics, and in those of each producer */
 };
 
 enum log_stage {
@@ -107,11 +108,37 @@ struct log_barrier {
 };
 
 enum log_producer_state {
-    PRODUCER_NONE,
-    PRODUCER_INIT,   /* made; init_transactions is the barrier */
-    PRODUCER_SETTLE, /* the last commit is in doubt: its partitions' commit_seq decides */
-    PRODUCER_READY,
+    PRODUCER_MAKING, /* a thread makes it (anew); it is the only one to touch it */
+    PRODUCER_FENCED, /* the same, but init_transactions has returned: what the one before it left is decided */
+    PRODUCER_READY,  /* the log thread's */
+    PRODUCER_FAILED, /* the thread gave up: `error` */
 };
+
+struct log_producer_topic {
+    char *name; /* of struct log_topic */
+    rd_kafka_topic_t *handle;
+};
+
+/* One of the two that take turns. */
+struct log_producer {
+    struct log *log;
+    char id[300]; /* transactional.id */
+    atomic_int state;
+    pthread_t thread; /* MAKING, FENCED */
+    bool threaded;    /* and not joined yet */
+
+    rd_kafka_t *handle;
+    struct log_producer_topic *topics; /* as log->topics, and perhaps fewer */
+    size_t topics_count;
+    int64_t timeout_ms; /* transaction.timeout.ms */
+    int64_t loud_us;
+    bool tainted;                      /* a late copy of one of its requests may hit its next transaction */
+    size_t unreported;                 /* records of its transaction without a delivery report that says yes */
+    rd_kafka_resp_err_t report_failed; /* first delivery report of its transaction that says no */
+    struct error error;                /* why it is not ready */
+};
+
+#define LOG_PRODUCERS 2
 
 struct log {
     /* ---- set by log_open ---- */
@@ -120,7 +147,6 @@ struct log {
     char **properties;
     size_t properties_count;
     int32_t in_flight_max;
-    int64_t transaction_timeout_ms;
     pthread_t thread;
     bool started;
 
@@ -131,6 +157,7 @@ struct log {
     struct log_ring to_loop; /* struct log_event */
     struct log_ring to_log;  /* struct log_command */
     atomic_bool quit;        /* log_close: end at once */
+    atomic_bool disconnect;  /* producers in the making: give up */
     atomic_int partitions_owned, records_in_flight, waiting_for_commit;
     atomic_llong commits, aborts, producers_recreated;
     atomic_bool in_group;
@@ -165,15 +192,13 @@ struct log {
     bool control_wanted; /* control_end must be asked for */
     bool control_known;  /* it was read once */
 
-    rd_kafka_t *producer;
-    enum log_producer_state producer_state;
-    int64_t producer_retry_us, producer_loud_us;
-    bool doubt;                        /* the transaction of partitions' `burst` may have been committed */
-    bool fenced_once;                  /* the last transaction was fenced by its own timeout */
-    bool tainted;                      /* a late copy of one of its requests may hit its next transaction */
-    size_t unreported;                 /* records of this transaction without a delivery report that says yes */
-    rd_kafka_resp_err_t report_failed; /* first delivery report of this transaction that says no */
-    rd_kafka_resp_err_t failed_code;   /* why the last transaction failed */
+    struct log_producer producers[LOG_PRODUCERS]; /* -a, -b */
+    size_t turn;                                  /* whose it is */
+    struct log_producer
+        *doubt; /* its transaction, that of partitions' `burst`, may have been committed: nothing else may be */
+    int64_t doubt_retry_us, doubt_loud_us;
+    bool fenced_once;                /* the last transaction was fenced, and taken for a doubt */
+    rd_kafka_resp_err_t failed_code; /* why the last transaction failed */
     char failed_text[512];
     int64_t commit_retry_us;
     int aborts_in_a_row;
@@ -238,12 +263,24 @@ bool log_commit_pending(const struct log *log);
 void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
 
 /* ---- log_producer.c ---- */
-/* One step towards PRODUCER_READY, blocking for at most LOG_SLICE_MS or so. */
-void log_producer_serve(struct log *log);
-/* The producer cannot be used any more. `doubt`: its last transaction may have been committed. */
-void log_producer_discard(struct log *log, bool doubt);
-/* Makes the producer know all topics of the table. */
-rd_kafka_resp_err_t log_producer_topics(struct log *log);
-bool log_producer_first(struct log *log, int64_t timeout_ms, struct error *error);
+/* Both, made and warmed up, beside each other. */
+bool log_producers_open(struct log *log, int64_t timeout_ms, struct error *error);
+void log_producers_close(struct log *log);
+/* Never blocks: a producer that cannot be used again is made anew by a thread. */
+void log_producers_serve(struct log *log);
+/* Who may begin a transaction now: the one whose turn it is, or the other one while that is made anew. NULL: nobody. */
+struct log_producer *log_producer_next(struct log *log);
+/* It cannot be used any more, and is made anew. */
+void log_producer_remake(struct log_producer *producer);
+/* Makes the producers know all topics of the table. */
+void log_producers_topics(struct log *log);
+rd_kafka_topic_t *log_producer_topic(struct log_producer *producer, const struct log_topic *topic);
+/* A transaction that changes nothing: an offset of `control`, which the group does not consume, is sent and taken back. */
+rd_kafka_error_t *log_producer_try(struct log_producer *producer, int timeout_ms);
+
+/* ---- log_doubt.c ---- */
+void log_doubt_serve(struct log *log); /* settles it, when it can be; blocks for at most LOG_SLICE_MS */
+/* ▲ Of all live processes that were started with our slot, the one whose producer -a was made last has it. */
+bool log_holds_slot(struct log *log);
 
 #endif

@@ -68,7 +68,8 @@ static void add_topic(struct log *log, enum topic topic, const char *name, const
     *one = (struct log_topic){.topic = topic,
                               .name = copy_text(name),
                               .pool = pool != NULL ? copy_text(pool) : NULL,
-                              .partitions = partitions};
+                              .partitions = partitions,
+                              .index = log->topics_count};
     log->topics = more;
     log->topics[log->topics_count++] = one;
 }
@@ -110,7 +111,7 @@ struct log_topic *log_topic_resolve(struct log *log, enum topic topic, struct st
     if (metadata != NULL) {
         learn_topics(log, metadata);
         rd_kafka_metadata_destroy(metadata);
-        log_producer_topics(log);
+        log_producers_topics(log);
     }
     return log_topic_find(log, topic, pool);
 }
@@ -209,7 +210,7 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
     if (!check_topics(log, settings, error) || !open_consumer(log, error) || !log_reader_open(log, error))
         return false;
     int64_t left_ms = until_ms - clock_mono_us() / 1000;
-    if (!log_producer_first(log, left_ms < LOG_SLICE_MS ? LOG_SLICE_MS : left_ms, error))
+    if (!log_producers_open(log, left_ms < LOG_SLICE_MS ? LOG_SLICE_MS : left_ms, error))
         return false;
     if (!log_barrier_open(log))
         return error_set(error, ERROR_FATAL, "cannot start a thread");
@@ -224,7 +225,7 @@ void log_disconnect(struct log *log)
 {
     log_barrier_close(log);
     log_partitions_free(log);
-    log_producer_discard(log, false);
+    log_producers_close(log);
     rd_kafka_queue_t *queues[] = {log->consumer_queue, log->reader_queue};
     for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++) {
         if (queues[i] != NULL)

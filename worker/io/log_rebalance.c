@@ -348,7 +348,8 @@ void log_leave_all(struct log *log)
     while (!log->failed && !atomic_load(&log->quit) && clock_mono_us() < until_us) {
         log_flush(log);
         bool busy = log_take_commands(log);
-        log_producer_serve(log);
+        log_producers_serve(log);
+        log_doubt_serve(log);
         busy = log_commit_serve(log) || busy;
         bool waiting = !all_released(log) && clock_mono_us() < release_us;
         if (!busy && !waiting && !log_commit_pending(log))

@@ -324,7 +324,7 @@ void log_sleep(struct log *log, int64_t until_us)
 }
 
 /* When something is due that no queue tells of. */
-static int64_t next_due_us(const struct log *log)
+static int64_t next_due_us(struct log *log)
 {
     int64_t due = INT64_MAX;
     for (size_t i = 0; i < log->partitions_count; i++) {
@@ -332,10 +332,11 @@ static int64_t next_due_us(const struct log *log)
         if (partition->stage == STAGE_BARRIER && !log->barrier.busy && partition->retry_us < due)
             due = partition->retry_us;
     }
-    bool ready = log->producer_state == PRODUCER_READY && !log->tainted;
-    int64_t commit_us = ready ? log->commit_retry_us : log->producer_retry_us;
-    if ((log_commit_pending(log) || !ready) && commit_us < due)
-        due = commit_us;
+    /* A producer that was made wakes us. */
+    if (log->doubt != NULL && atomic_load(&log->doubt->state) != PRODUCER_MAKING && log->doubt_retry_us < due)
+        due = log->doubt_retry_us;
+    if (log_commit_pending(log) && log_producer_next(log) != NULL && log->commit_retry_us < due)
+        due = log->commit_retry_us;
     return due;
 }
 
@@ -351,7 +352,8 @@ static void turn(struct log *log)
     busy = serve_queues(log) || busy;
     for (size_t i = 0; i < log->partitions_count; i++)
         tell_backlog_end(log, log->partitions[i]);
-    log_producer_serve(log);
+    log_producers_serve(log);
+    log_doubt_serve(log);
     busy = log_commit_serve(log) || busy;
     publish_numbers(log);
     if (!busy && !log->failed && !log->stopping)

@@ -3,9 +3,18 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sysexits.h>
 
 #include "worker/io/clock.h"
+
+#define TIMES_MAX 100000
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
 
 int pump(const struct options *options, const char *slot, int count)
 {
@@ -13,7 +22,9 @@ int pump(const struct options *options, const char *slot, int count)
     if (log == NULL)
         return EX_UNAVAILABLE;
     struct pollfd fd = {.fd = log_fd(log), .events = POLLIN};
-    int64_t first_us = 0, committed = 0, commits = 0;
+    int64_t first_us = 0, committed = 0, commits = 0, *times_us = calloc(TIMES_MAX, sizeof *times_us);
+    if (times_us == NULL)
+        abort();
     bool stopped = false, stopping = false;
     while (!stopped) {
         struct log_event event;
@@ -28,7 +39,7 @@ int pump(const struct options *options, const char *slot, int count)
                 log_release(log, event.tenure);
             } else if (event.kind == LOG_COMMITTED) {
                 committed += event.commit_steps;
-                commits++;
+                times_us[commits++ % TIMES_MAX] = event.commit_us;
             } else if (event.kind == LOG_STOPPED) {
                 stopped = true;
             }
@@ -36,13 +47,18 @@ int pump(const struct options *options, const char *slot, int count)
         }
         if ((committed >= count || stop_asked) && !stopping) {
             double seconds = (double)(clock_mono_us() - first_us) / 1e6;
-            printf("records=%" PRId64 " seconds=%.2f per_s=%.0f commits=%" PRId64 " per_commit=%.0f\n", committed,
-                   seconds, (double)committed / seconds, commits,
-                   (double)committed / (double)(commits > 0 ? commits : 1));
+            size_t times = commits < TIMES_MAX ? (size_t)commits : TIMES_MAX;
+            qsort(times_us, times, sizeof *times_us, compare);
+            printf("records=%" PRId64 " seconds=%.2f per_s=%.0f commits=%" PRId64
+                   " per_commit=%.0f commit_p50_us=%" PRId64 " commit_p99_us=%" PRId64 "\n",
+                   committed, seconds, (double)committed / seconds, commits,
+                   (double)committed / (double)(commits > 0 ? commits : 1), times_us[times / 2],
+                   times_us[times * 99 / 100]);
             stopping = true;
             log_stop(log);
         }
     }
     log_close(log);
+    free(times_us);
     return EX_OK;
 }
