@@ -98,7 +98,11 @@ static bool create(struct log_producer *producer, struct error *error)
         {"message.max.bytes", "1048576"}, /* what a broker takes by default, less a little for the frame */
         {NULL, NULL},
     };
-    const struct kafka_property own[] = {{"transactional.id", producer->id}, {NULL, NULL}};
+    const struct kafka_property own[] = {{"transactional.id", producer->id},
+                                         /* else librdkafka does not call on_error for it either (an idle one makes no
+                                          * noise in any case) */
+                                         {"log.connection.close", "true"},
+                                         {NULL, NULL}};
     rd_kafka_conf_t *config = kafka_config(defaults, (const char *const *)log->properties, log->properties_count, own,
                                            error);
     if (config == NULL)
