@@ -4,7 +4,7 @@
  *
  *   log_driver topics NS PARTITIONS            make the topics
  *   log_driver load NS FIRST COUNT             ask for runs FIRST ... FIRST+COUNT-1 (records of inbox)
- *   log_driver serve NS SLOT HOPS DELAY_MS [pinned] [verbose] [fat] [in_flight=N] [NAME=VALUE for librdkafka ...]
+ *   log_driver serve NS SLOT HOPS DELAY_MS [pinned] [verbose] [fat] [twins] [in_flight=N] [NAME=VALUE for librdkafka ...]
  *   log_driver check NS COUNT HOPS             every fact exactly once, nothing waits any more
  *   log_driver watch NS COUNT TIMEOUT_S        until that many runs have ended
  *   log_driver flood NS COUNT SIZE             COUNT records of SIZE bytes for steps.default, for `pump`
@@ -44,6 +44,8 @@ static void read_options(struct options *options, int count, char **words)
             options->pinned = true;
         else if (strcmp(words[i], "fat") == 0)
             options->fat = true;
+        else if (strcmp(words[i], "twins") == 0)
+            options->twins = true;
         else if (strncmp(words[i], "in_flight=", 10) == 0)
             options->in_flight = parse_number(words[i] + 10);
         else

@@ -2,7 +2,9 @@
 record is finished in exactly one committed transaction, as a read_committed reader that is not ours sees it."""
 
 import collections
+import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import threading
@@ -12,12 +14,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from harness import wait_until
+from doubles import ROOT
+from harness import local_env, wait_until
 from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, HIDE, LATE, LOSE, PASS, SWALLOW, SWALLOW_ANSWER, TXN_OFFSET_COMMIT,
                          Proxy, made_up)
 from test_log import namespace  # noqa: F401
 
-GROUP_AUTHORIZATION_FAILED, INVALID_PRODUCER_EPOCH = 30, 47
+GROUP_AUTHORIZATION_FAILED, INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE = 30, 47, 48
 HOPS = 4
 
 
@@ -55,23 +58,61 @@ def proxy(namespace):  # noqa: F811
         yield one
 
 
+class Broker:
+    """One of the test's own, which may be stopped and killed."""
+
+    def __init__(self, local):
+        self.process_env = {**os.environ, "MYELIN_LOCAL": str(local), "MYELIN_KAFKA_PORT": "29092"}
+        self.run("start")
+        port = (local / "kafka" / "port").read_text().strip()
+        self.env = {**local_env(), "MYELIN_KAFKA": f"127.0.0.1:{port}"}
+
+    def run(self, command):
+        done = subprocess.run(["ops/kafka/broker", command], cwd=ROOT, env=self.process_env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def signal(self, number):
+        os.kill(int(self.run("pid")), number)
+
+    def leads(self, space):
+        """A broker that was frozen leads its partitions again once the controller has heard of it."""
+        topics = AdminClient({"bootstrap.servers": self.env["MYELIN_KAFKA"]}).list_topics(timeout=10).topics
+        mine = [topic for name, topic in topics.items() if name.startswith(space.name + ".")]
+        return mine and all(part.leader >= 0 for topic in mine for part in topic.partitions.values())
+
+
+@contextlib.contextmanager
+def own_broker(tmp_path_factory):
+    broker = Broker(tmp_path_factory.mktemp("broker"))
+    try:
+        yield broker
+    finally:
+        broker.run("wipe")
+
+
 class Trickle:
     """New runs, a few at a time, until it is told to stop; `count` says how many there are."""
 
     def __init__(self, space, size=3):
-        self.space, self.size, self.count, self.stopping = space, size, 0, threading.Event()
+        self.space, self.size, self.count, self.stopping, self.failure = space, size, 0, threading.Event(), None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self):
-        while not self.stopping.is_set():
-            self.space.run("load", self.count, self.size)
-            self.count += self.size
-            self.stopping.wait(0.05)
+        try:
+            while not self.stopping.is_set():
+                self.space.run("load", self.count, self.size)
+                self.count += self.size
+                self.stopping.wait(0.05)
+        except Exception as failure:
+            self.failure = failure
 
     def stop(self):
         self.stopping.set()
         self.thread.join()
+        if self.failure is not None:
+            raise self.failure
         return self.count
 
 
@@ -163,3 +204,192 @@ def test_slow_transaction_taints(proxy):
     wait_until("it was made anew", lambda: worker.log().count(f"event=producer.ready producer={ours} ") == 2)
     verify(space, load.stop())
     assert worker.log().count("commit.doubt") == 0
+
+
+def test_broker_stalls_while_static_members_commit(namespace, tmp_path_factory):  # noqa: F811
+    """A static member whose broker does not answer for longer than a session asks twice to join, and is then refused for the sake of
+    itself: it must not take that for another process. Nobody ends, no step is lost or repeated."""
+    with own_broker(tmp_path_factory) as broker:
+        space = namespace(partitions=6, env=broker.env)
+        workers = [space.serve(slot, "pinned").serving() for slot in "abc"]
+        load = Trickle(space)
+        for seconds in (6.5, 8):
+            time.sleep(1)
+            broker.signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            broker.signal(signal.SIGCONT)
+            wait_until("the broker leads", lambda: broker.leads(space))
+        verify(space, load.stop())
+        for worker in workers:
+            assert worker.process.poll() is None, worker.log()[-3000:]
+        assert [worker.end(signal.SIGTERM) for worker in workers] == [0, 0, 0]
+
+
+def test_abortable_error_is_aborted_and_done_again(proxy):
+    """▲ The same outcomes are produced again, by the same producer: nothing is asked of the loop a second time (it would end with
+    "opened twice"), nothing is in doubt."""
+    space, refused = proxy.space, []
+
+    def rule(request):
+        if request.key == ADD_OFFSETS_TO_TXN and len(refused) < 6:
+            refused.append(request)
+            return made_up(request, GROUP_AUTHORIZATION_FAILED)
+        return PASS
+
+    worker = space.serve("a", MYELIN_KAFKA=proxy.address).serving()
+    proxy.rule = rule
+    load = Trickle(space)
+    wait_until("all were refused", lambda: len(refused) == 6)
+    verify(space, load.stop())
+    log = worker.log()
+    assert log.count("event=transaction.aborted error=GROUP_AUTHORIZATION_FAILED") == 6, log[-3000:]
+    assert "commit.doubt" not in log and log.count("event=producer.ready") == 2, log[-3000:]
+
+
+def test_fatal_error_is_a_doubt(proxy):
+    """▲ EndTxn is executed, or is not, and the answer is an error after which the producer cannot be used: commit_seq decides."""
+    space, told = proxy.space, []
+
+    def rule(request):
+        if request.key == END_TXN and len(told) < 2 and request.of(f"{space.name}-a-"):
+            told.append(request)
+            return made_up(request, INVALID_TXN_STATE)
+        return PASS
+
+    worker = space.serve("a", MYELIN_KAFKA=proxy.address).serving()
+    proxy.rule = rule
+    load = Trickle(space)
+    wait_until("both were told", lambda: len(told) == 2)
+    worker.says("was=aborted")
+    verify(space, load.stop())
+    assert worker.log().count("commit.doubt") >= 1
+    assert worker.process.poll() is None
+
+
+def test_fenced_at_the_second_producer_only(proxy):
+    """▲ Of two live processes with one slot whoever has -a goes on: one that is fenced at -b and has -a is not told to end."""
+    space, told = proxy.space, []
+
+    def rule(request):
+        if request.key == END_TXN and not told and request.of(f"{space.name}-a-b"):
+            told.append(request)
+            return made_up(request, INVALID_PRODUCER_EPOCH)
+        return PASS
+
+    worker = space.serve("a", MYELIN_KAFKA=proxy.address).serving()
+    proxy.rule = rule
+    load = Trickle(space)
+    worker.says("event=doubt.settled was=aborted")
+    verify(space, load.stop())
+    assert worker.process.poll() is None
+
+
+def preload(directory, name, source):
+    """Environment for a process in which `source`'s functions stand before librdkafka's."""
+    (directory / f"{name}.c").write_text(source)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / f"{name}.so", directory / f"{name}.c", "-ldl"], check=True)
+    return {"LD_PRELOAD": str(directory / f"{name}.so"), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+
+SLEEPY = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+#include <unistd.h>
+
+/* The third commit comes when the coordinator has long ended the transaction. */
+rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *producer, int timeout_ms)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_commit_transaction");
+    static int times;
+    if (++times == 3)
+        sleep(8);
+    return real(producer, timeout_ms);
+}
+"""
+
+
+def test_fenced_by_our_own_timeout(namespace, tmp_path):  # noqa: F811
+    """▲ A transaction that the coordinator ended because it was too old fails with the error of a real fence. It is a doubt, once."""
+    space = namespace()
+    worker = space.serve("a", "session.timeout.ms=20000", **preload(tmp_path, "sleepy", SLEEPY)).serving()
+    load = Trickle(space)
+    worker.says("event=commit.doubt producer=%s-a-a error=_FENCED" % space.name)
+    worker.says("event=doubt.settled was=aborted")
+    verify(space, load.stop())
+    assert worker.process.poll() is None
+
+
+FAT = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* While the file is there, the broker refuses offsets of partition 0 of steps: metadata of more than 4,096 characters. */
+rd_kafka_error_t *rd_kafka_send_offsets_to_transaction(rd_kafka_t *producer, const rd_kafka_topic_partition_list_t *list,
+                                                       const rd_kafka_consumer_group_metadata_t *group, int timeout_ms)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, const rd_kafka_topic_partition_list_t *,
+                              const rd_kafka_consumer_group_metadata_t *, int) =
+        dlsym(RTLD_NEXT, "rd_kafka_send_offsets_to_transaction");
+    for (int i = 0; i < list->cnt; i++) {
+        rd_kafka_topic_partition_t *one = &list->elems[i];
+        if (one->partition != 0 || strstr(one->topic, ".steps.") == NULL || access(getenv("FAT_WHILE"), F_OK) != 0)
+            continue;
+        one->metadata = realloc(one->metadata, 5000);
+        memset(one->metadata, 'x', 5000);
+        one->metadata_size = 5000;
+    }
+    return real(producer, list, group, timeout_ms);
+}
+"""
+
+
+def runs_by_partition(space):
+    """Of each run in inbox, the partition."""
+    topic = f"{space.name}.inbox"
+    consumer = Consumer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "group.id": f"{space.name}-asker", "enable.partition.eof": True})
+    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+    found, ended = {}, set()
+    while len(ended) < len(partitions):
+        message = consumer.poll(10)
+        if message.error():
+            ended.add(message.partition())
+        else:
+            found[message.key().decode()] = message.partition()
+    consumer.close()
+    return found
+
+
+def test_what_fails_again_and_again_fails_alone(namespace, tmp_path):  # noqa: F811
+    """▲ The same abortable error twice: the burst is split. What is refused for longer waits, and nobody waits with it."""
+    space, runs, bad = namespace(), 60, tmp_path / "bad"
+    bad.touch()
+    space.run("load", 0, runs)
+    others = {run for run, partition in runs_by_partition(space).items() if partition != 0}
+    assert 0 < len(others) < runs
+    worker = space.serve("a", **preload(tmp_path, "fat", FAT), FAT_WHILE=str(bad)).serving()
+    wait_until("all others have ended", lambda: {fact.split()[0] for fact in facts(space) if fact.endswith(" end")} == others, 60, 0.5)
+    assert "error=OFFSET_METADATA_TOO_LARGE" in worker.log()
+    bad.unlink()
+    verify(space, runs)
+    assert "record.refused" not in worker.log() and "commit.doubt" not in worker.log()
+
+
+def test_batch_too_large_for_the_broker(namespace):  # noqa: F811
+    """Records that are small enough each, in batches that are not: split by runs, and then within one. Nothing is refused."""
+    space = namespace()
+    limit = ConfigResource(ResourceType.TOPIC, f"{space.name}.dead", incremental_configs=[
+        ConfigEntry("max.message.bytes", "20000", incremental_operation=AlterConfigOpType.SET)])
+    admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
+    for done in admin.incremental_alter_configs([limit]).values():
+        done.result()
+    space.run("load", 0, 20)
+    worker = space.serve("a", "twins").serving()
+    verify(space, 20)
+    log = worker.log()
+    assert "event=transaction.aborted error=MSG_SIZE_TOO_LARGE" in log and "record.refused" not in log, log[-3000:]

@@ -82,7 +82,7 @@ void log_barrier_close(struct log *log)
         rd_kafka_topic_partition_list_destroy(barrier->answer);
     pthread_cond_destroy(&barrier->changed);
     pthread_mutex_destroy(&barrier->lock);
-    barrier->started = false;
+    *barrier = (struct log_barrier){.started = false}; /* it may be opened again */
 }
 
 void log_barrier_ask(struct log *log, rd_kafka_topic_partition_list_t *list)

@@ -55,17 +55,46 @@ bool log_commit_pending(const struct log *log)
     return pending;
 }
 
+int64_t log_commit_due_us(const struct log *log)
+{
+    int64_t due = INT64_MAX;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        const struct log_partition *partition = log->partitions[i];
+        const struct log_work *first = partition->window.ready.first;
+        if (first != NULL && !first->refused && partition->held_us < due)
+            due = partition->held_us;
+    }
+    return due == INT64_MAX || due > log->commit_retry_us ? due : log->commit_retry_us;
+}
+
+/* One whose first work is to be tried again, by itself, so that it takes no others with it. */
+static const struct log_partition *held(const struct log *log)
+{
+    int64_t now_us = clock_mono_us();
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        const struct log_partition *partition = log->partitions[i];
+        const struct log_work *first = partition->window.ready.first;
+        if (partition->held_us != 0 && partition->held_us <= now_us && first != NULL && !first->refused)
+            return partition;
+    }
+    return NULL;
+}
+
 /* How many works of how many partitions the next transaction takes, in `burst` of each; returns the sum. */
 static size_t form(struct log *log)
 {
     size_t sum = 0, size = 0;
+    const struct log_partition *alone = held(log);
+    size_t burst_max = alone != NULL ? 1 : log->burst_max;
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
         partition->burst = 0;
         partition->burst_base = partition->base;
         const struct log_work *work = partition->window.ready.first;
+        if (alone != NULL ? partition != alone : partition->held_us != 0)
+            continue;
         for (; work != NULL && !work->refused; work = work->next) {
-            if (sum == log->burst_max || (sum > 0 && size + work->size > LOG_BURST_BYTES_MAX))
+            if (sum == burst_max || (sum > 0 && size + work->size > LOG_BURST_BYTES_MAX))
                 break;
             sum++;
             size += work->size;
@@ -89,6 +118,7 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
             log_window_committed(&partition->window, partition->burst);
             partition->base = partition->burst_base;
             partition->seq++;
+            partition->held_us = 0;
         }
         partition->burst = 0;
     }
@@ -98,6 +128,7 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
     log->fenced_once = false;
     log->aborts_in_a_row = 0;
     log->before_code = RD_KAFKA_RESP_ERR_NO_ERROR;
+    log->apart = false;
     log->burst_max = log->burst_max * 2 < LOG_BURST_WORKS_MAX ? log->burst_max * 2 : LOG_BURST_WORKS_MAX;
 }
 
@@ -182,6 +213,12 @@ static bool produce(struct log *log, const struct log_record *record, int64_t un
     }
 }
 
+static int left_ms(int64_t until_us)
+{
+    int64_t left = (until_us - clock_mono_us()) / 1000;
+    return left < 1 ? 1 : (int)left;
+}
+
 static bool produce_all(struct log *log, int64_t until_us, struct failure *failure)
 {
     for (size_t i = 0; i < log->partitions_count; i++) {
@@ -193,6 +230,8 @@ static bool produce_all(struct log *log, int64_t until_us, struct failure *failu
             for (size_t r = 0; r < work->count; r++) {
                 if (!produce(log, &work->records[r], until_us, failure))
                     return false;
+                if (log->apart)
+                    rd_kafka_flush(failure->producer->handle, left_ms(until_us));
             }
         }
     }
@@ -216,9 +255,8 @@ static bool send_offsets(struct log *log, int64_t until_us, struct failure *fail
     }
     /* Taken fresh: we have partitions, so we have joined, and the broker checks our generation by it (I10). */
     rd_kafka_consumer_group_metadata_t *group = rd_kafka_consumer_group_metadata(log->consumer);
-    int64_t left_ms = (until_us - clock_mono_us()) / 1000;
     rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(failure->producer->handle, list, group,
-                                                                   left_ms < 1 ? 1 : (int)left_ms);
+                                                                   left_ms(until_us));
     rd_kafka_consumer_group_metadata_destroy(group);
     rd_kafka_topic_partition_list_destroy(list);
     return error == NULL || fail_error(failure, error, false);
@@ -236,9 +274,8 @@ static bool transact(struct log *log, int64_t until_us, struct failure *failure)
     if (!send_offsets(log, until_us, failure))
         return false;
     CRASH_POINT("after_offsets");
-    int64_t left_ms = (until_us - clock_mono_us()) / 1000;
     CRASH_POINT("before_commit");
-    error = rd_kafka_commit_transaction(failure->producer->handle, left_ms < 1 ? 1 : (int)left_ms);
+    error = rd_kafka_commit_transaction(failure->producer->handle, left_ms(until_us));
     if (error != NULL)
         return fail_error(failure, error, true);
     CRASH_POINT("after_commit");
@@ -279,14 +316,29 @@ static void refuse(struct log *log, struct log_partition *partition, struct log_
     log_push(log, event);
 }
 
-/* The only work of the transaction that failed. */
-static void refuse_only(struct log *log)
+/* The batch was too large, and perhaps none of its records. */
+static bool is_of_batch(rd_kafka_resp_err_t code)
 {
-    for (size_t i = 0; i < log->partitions_count; i++) {
-        struct log_partition *partition = log->partitions[i];
-        if (partition->burst == 1)
-            refuse(log, partition, partition->window.ready.first, log->failed_text);
+    return code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE || code == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+}
+
+/* The only work of the transaction that failed. What is not its record's fault may pass: it is held, and the others go on. */
+static void after_single(struct log *log, rd_kafka_resp_err_t code, int64_t retry_us)
+{
+    size_t i = 0;
+    while (log->partitions[i]->burst == 0)
+        i++;
+    struct log_partition *partition = log->partitions[i];
+    bool split = is_of_batch(code) && !log->apart && partition->window.ready.first->count > 1;
+    if (!is_of_record(code)) {
+        partition->held_us = retry_us;
+    } else if (split) {
+        partition->held_us = 1; /* again at once, and still by itself */
+    } else {
+        partition->held_us = 0;
+        refuse(log, partition, partition->window.ready.first, log->failed_text);
     }
+    log->apart = split;
 }
 
 void log_commit_failed(struct log *log)
@@ -298,16 +350,20 @@ void log_commit_failed(struct log *log)
     atomic_fetch_add(&log->aborts, 1);
     LOG_WARN("transaction.aborted", LOG_S("error", rd_kafka_err2name(code)), LOG_S("reason", log->failed_text),
              LOG_I("steps", sum));
-    /* The same again: by halves, so that one bad record fails alone. */
-    if (code && code == log->before_code && sum > 1)
+    /* The same again, or the brokers will say the same again: by halves, so that one bad record fails alone. */
+    bool again = code && code == log->before_code;
+    if (sum > 1 && (again || is_of_record(code)))
         log->burst_max = sum / 2;
-    if (sum == 1 && is_of_record(code))
-        refuse_only(log);
     log->before_code = code;
     /* A record is searched for at once; anything else may need time to pass. */
     int64_t wait_ms = is_of_record(code) ? 0 : BACKOFF_MS << (log->aborts_in_a_row < 8 ? log->aborts_in_a_row : 8);
     log->aborts_in_a_row++;
-    log->commit_retry_us = clock_mono_us() + (wait_ms < BACKOFF_MS_MAX ? wait_ms : BACKOFF_MS_MAX) * 1000;
+    int64_t retry_us = clock_mono_us() + (wait_ms < BACKOFF_MS_MAX ? wait_ms : BACKOFF_MS_MAX) * 1000;
+    log->commit_retry_us = retry_us;
+    if (sum == 1 && (again || is_of_record(code))) {
+        after_single(log, code, retry_us);
+        log->commit_retry_us = 0;
+    }
     for (size_t i = 0; i < log->partitions_count; i++)
         log->partitions[i]->burst = 0;
 }

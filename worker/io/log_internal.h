@@ -85,6 +85,7 @@ struct log_partition {
     struct log_window window;
     size_t burst; /* works of `window.ready` in the transaction under way or in doubt; 0 = it is not in it */
     int64_t burst_base;
+    int64_t held_us; /* 0, or: its first work fails by itself, and is tried again by itself, not before */
 };
 
 /* A partition's queue outlives its tenure: what librdkafka still puts into it must be taken out at the end, or the consumer
@@ -174,6 +175,9 @@ struct log {
     rd_kafka_queue_t *consumer_queue;
     struct log_barrier barrier;
     bool joined;
+    bool consumer_broken;              /* it is to be made anew */
+    int64_t join_us;                   /* not before */
+    int fences_in_a_row;               /* of the consumer, without an assignment in between */
     struct log_partition **partitions; /* by tenure */
     size_t partitions_count, partitions_capacity;
     struct log_queue *queues; /* of every partition that was ever assigned */
@@ -204,6 +208,7 @@ struct log {
     int aborts_in_a_row;
     rd_kafka_resp_err_t before_code; /* why the one before it did; 0 after a commit */
     size_t burst_max;
+    bool apart; /* the next transaction, of one work: each record in a batch of its own */
 
     bool stopping, stopped, failed;
     struct error error; /* `failed` */
@@ -212,6 +217,8 @@ struct log {
 /* ---- log_open.c ---- */
 bool log_connect(struct log *log, const struct log_settings *settings, struct error *error);
 void log_disconnect(struct log *log);
+bool log_consumer_open(struct log *log, struct error *error);
+void log_consumer_close(struct log *log); /* leaves the group, when it is a dynamic member of it */
 /* NULL: there is no such topic. `pool` only for steps. */
 struct log_topic *log_topic_find(const struct log *log, enum topic topic, struct str pool);
 /* As log_topic_find, and asks the cluster when a pool is new (at most once a second). */
@@ -239,6 +246,7 @@ struct log_partition *log_partition_find(const struct log *log, const char *topi
 /* Tells the loop to let go of all partitions, waits for it, commits what is done, forgets them. */
 void log_leave_all(struct log *log);
 void log_partitions_free(struct log *log);
+void log_lose_all(struct log *log);    /* they are somebody else's already */
 void log_queues_free(struct log *log); /* once the consumer is closed */
 void log_unserve(struct log_partition *partition, const char *why);
 
@@ -260,6 +268,7 @@ bool log_commit_serve(struct log *log); /* one transaction, if there is somethin
 void log_commit_confirmed(struct log *log, int64_t took_us); /* the burst is known to be committed */
 void log_commit_failed(struct log *log);                     /* it is known not to be: what failed in it is looked at */
 bool log_commit_pending(const struct log *log);
+int64_t log_commit_due_us(const struct log *log); /* when there is something to commit; INT64_MAX: nothing */
 void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
 
 /* ---- log_producer.c ---- */

@@ -150,7 +150,7 @@ static void log_consumer_error(rd_kafka_t *client, int code, const char *reason,
     LOG_WARN("kafka.trouble", LOG_S("error", rd_kafka_err2name((rd_kafka_resp_err_t)code)), LOG_S("reason", reason));
 }
 
-static bool open_consumer(struct log *log, struct error *error)
+bool log_consumer_open(struct log *log, struct error *error)
 {
     int32_t partitions = 0;
     for (size_t i = 0; i < log->topics_count; i++)
@@ -192,6 +192,20 @@ static bool open_consumer(struct log *log, struct error *error)
     return true;
 }
 
+void log_consumer_close(struct log *log)
+{
+    if (log->joined)
+        rd_kafka_consumer_close(log->consumer);
+    log->joined = false;
+    log_queues_free(log);
+    if (log->consumer_queue != NULL)
+        rd_kafka_queue_destroy(log->consumer_queue);
+    if (log->consumer != NULL)
+        rd_kafka_destroy(log->consumer);
+    log->consumer_queue = NULL;
+    log->consumer = NULL;
+}
+
 bool log_connect(struct log *log, const struct log_settings *settings, struct error *error)
 {
     int64_t until_ms = clock_mono_us() / 1000 + settings->control_ready_ms;
@@ -207,7 +221,7 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
         return false;
     learn_topics(log, metadata);
     rd_kafka_metadata_destroy(metadata);
-    if (!check_topics(log, settings, error) || !open_consumer(log, error) || !log_reader_open(log, error))
+    if (!check_topics(log, settings, error) || !log_consumer_open(log, error) || !log_reader_open(log, error))
         return false;
     int64_t left_ms = until_ms - clock_mono_us() / 1000;
     if (!log_producers_open(log, left_ms < LOG_SLICE_MS ? LOG_SLICE_MS : left_ms, error))
@@ -226,13 +240,9 @@ void log_disconnect(struct log *log)
     log_barrier_close(log);
     log_partitions_free(log);
     log_producers_close(log);
-    rd_kafka_queue_t *queues[] = {log->consumer_queue, log->reader_queue};
-    for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++) {
-        if (queues[i] != NULL)
-            rd_kafka_queue_destroy(queues[i]);
-    }
-    if (log->consumer != NULL)
-        rd_kafka_destroy(log->consumer);
+    log_consumer_close(log);
+    if (log->reader_queue != NULL)
+        rd_kafka_queue_destroy(log->reader_queue);
     if (log->control != NULL)
         rd_kafka_topic_destroy(log->control);
     if (log->waiting != NULL)

@@ -364,6 +364,12 @@ void log_leave_all(struct log *log)
     log_partitions_free(log);
 }
 
+void log_lose_all(struct log *log)
+{
+    tell_leaving(log, LOG_LOST);
+    log_partitions_free(log);
+}
+
 void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_topic_partition_list_t *list,
                       void *opaque)
 {
@@ -373,16 +379,15 @@ void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_t
     if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS || lost)
         atomic_store(&log->in_group, !lost); /* revoked in a rebalance: still a member */
     if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        log->fences_in_a_row = 0;
         for (int i = 0; i < list->cnt; i++)
             partition_add(log, log_topic_named(log, list->elems[i].topic), list->elems[i].partition);
         assign(log);
         return;
     }
-    if (lost) {
-        tell_leaving(log, LOG_LOST);
-        log_partitions_free(log);
-    } else {
+    if (lost)
+        log_lose_all(log);
+    else
         log_leave_all(log);
-    }
     rd_kafka_assign(consumer, NULL);
 }

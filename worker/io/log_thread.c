@@ -20,6 +20,7 @@
 
 #define COMMANDS_MAX LOG_BURST_WORKS_MAX /* taken from the ring in one turn */
 #define SLEEP_MAX_US 100000
+#define REJOIN_MS 100 /* after the first fence; twice as long after each further one */
 
 /* ---- events to the loop ---- */
 
@@ -244,11 +245,21 @@ static void tell_backlog_end(struct log *log, struct log_partition *partition)
 
 /* ---- the consumer's own queue ---- */
 
+/*
+ * A static member is fenced when another process joins with its instance id, and also when it joins twice itself: a broker that
+ * did not answer for as long as a session finds two requests of ours, and refuses the first for the sake of the second. The
+ * first answer is what librdkafka sees, and gives up. Who else has the slot would have made its producers before it joined.
+ */
 static void consumer_failed(struct log *log)
 {
     char reason[256];
     struct error error;
     rd_kafka_resp_err_t code = rd_kafka_fatal_error(log->consumer, reason, sizeof reason);
+    if (code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID && log_holds_slot(log)) {
+        LOG_WARN("consumer.fenced", LOG_S("reason", reason), LOG_S("what", "by itself: the slot is ours"));
+        log->consumer_broken = true;
+        return;
+    }
     if (code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
         error_set(&error, ERROR_FATAL, "another live process holds slot %s (%s)", log->slot, reason);
     else
@@ -256,10 +267,29 @@ static void consumer_failed(struct log *log)
     log_fail(log, &error);
 }
 
+/* A new consumer, which joins the group again after a while. */
+static void renew_consumer(struct log *log)
+{
+    struct error error;
+    log->consumer_broken = false;
+    log_lose_all(log);
+    atomic_store(&log->in_group, false);
+    log_barrier_close(log); /* it asks through the consumer */
+    log_consumer_close(log);
+    int64_t wait_ms = REJOIN_MS << (log->fences_in_a_row < 6 ? log->fences_in_a_row++ : 6);
+    log->join_us = clock_mono_us() + wait_ms * 1000;
+    if (!log_consumer_open(log, &error))
+        log_fail(log, &error);
+    else if (!log_barrier_open(log)) {
+        error_set(&error, ERROR_FATAL, "cannot start a thread");
+        log_fail(log, &error);
+    }
+}
+
 static void serve_consumer(struct log *log)
 {
     rd_kafka_message_t *message;
-    while (!log->failed && (message = rd_kafka_consumer_poll(log->consumer, 0)) != NULL) {
+    while (!log->failed && !log->consumer_broken && (message = rd_kafka_consumer_poll(log->consumer, 0)) != NULL) {
         struct error error;
         if (message->err == RD_KAFKA_RESP_ERR__FATAL) {
             consumer_failed(log);
@@ -335,8 +365,9 @@ static int64_t next_due_us(struct log *log)
     /* A producer that was made wakes us. */
     if (log->doubt != NULL && atomic_load(&log->doubt->state) != PRODUCER_MAKING && log->doubt_retry_us < due)
         due = log->doubt_retry_us;
-    if (log_commit_pending(log) && log_producer_next(log) != NULL && log->commit_retry_us < due)
-        due = log->commit_retry_us;
+    int64_t commit_us = log_producer_next(log) != NULL ? log_commit_due_us(log) : INT64_MAX;
+    if (commit_us < due)
+        due = commit_us;
     return due;
 }
 
@@ -345,8 +376,10 @@ static void turn(struct log *log)
     bool busy = log_take_commands(log);
     log_flush(log);
     serve_consumer(log);
+    if (log->consumer_broken)
+        renew_consumer(log);
     busy = log_reader_serve(log) || busy;
-    if (log->control_known && !log->joined)
+    if (log->control_known && !log->joined && clock_mono_us() >= log->join_us)
         join(log);
     busy = log_barrier_serve(log) || busy;
     busy = serve_queues(log) || busy;
@@ -366,9 +399,8 @@ static void end(struct log *log)
     if (!log->failed && !atomic_load(&log->quit))
         log_leave_all(log);
     log_partitions_free(log);
-    if (log->joined)
-        rd_kafka_consumer_close(log->consumer);
-    log_queues_free(log);
+    log_barrier_close(log);
+    log_consumer_close(log);
     struct log_event *event = log_event_new(LOG_STOPPED, NULL, 0);
     if (log->failed)
         event->error = log->error;

@@ -16,7 +16,7 @@ struct options {
     const char *properties[OPTIONS_MAX];
     size_t properties_count;
     char servers[200];
-    bool pinned, fat;
+    bool pinned, fat, twins;
     int32_t in_flight;
 };
 

@@ -15,6 +15,7 @@
 #define RIPE_MS 20   /* from open to the timer: so that it is committed by itself */
 #define FAT_EVERY 10 /* with `fat`, each tenth run writes a fact at hop 0 that no broker takes */
 #define FAT_SIZE 50000
+#define TWIN_SIZE 15000 /* with `twins`, hop 0 of each run writes two records of this size to dead, in one partition */
 
 enum table_state { RUN_UNKNOWN, RUN_OPEN, RUN_TICKED };
 
@@ -43,7 +44,7 @@ struct driver {
     int64_t *latencies_us;
     size_t latencies_count, latencies_capacity;
     int64_t commits, commit_us, steps;
-    bool stopped, failed, fat;
+    bool stopped, failed, fat, twins;
     char *fat_value;
 };
 
@@ -104,13 +105,15 @@ static void on_timer(struct driver *driver, int32_t partition, int number)
 static void on_step_done(struct driver *driver, const struct log_event *event, int hop, bool refused)
 {
     char fact[64], next[64];
+    struct str twin = {driver->fat_value, TWIN_SIZE};
     struct log_record records[] = {
         record(TOPIC_HISTORY, event->key, text(fact, sizeof fact, "%s %d", event->key.data, hop)),
         hop + 1 < driver->hops ? record(TOPIC_STEPS, event->key, text(next, sizeof next, "%d", hop + 1))
-                               : record(TOPIC_INBOX, event->key, STR("end"))};
+                               : record(TOPIC_INBOX, event->key, STR("end")),
+        record(TOPIC_DEAD, event->key, twin), record(TOPIC_DEAD, event->key, twin)};
     if (driver->fat && !refused && hop == 0 && run_number(event->key) % FAT_EVERY == 0)
         records[0].value = (struct str){driver->fat_value, FAT_SIZE};
-    done(driver, event, event->offset, records, 2);
+    done(driver, event, event->offset, records, driver->twins && hop == 0 ? 4 : 2);
 }
 
 static void on_step(struct driver *driver, struct log_event *event)
@@ -274,6 +277,7 @@ int serve(const struct options *options, const char *slot, int hops, int delay_m
     driver->hops = hops;
     driver->delay_ms = delay_ms;
     driver->fat = options->fat;
+    driver->twins = options->twins;
     driver->fat_value = calloc(1, FAT_SIZE + 1);
     for (int i = 0; i < FAT_SIZE && driver->fat_value != NULL; i++)
         driver->fat_value[i] = (char)('a' + dice(26)); /* does not compress much */
