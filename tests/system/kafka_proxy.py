@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 
-PRODUCE, METADATA, FIND_COORDINATOR, JOIN_GROUP, SYNC_GROUP = 0, 3, 10, 11, 14
+METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 3, 10, 22
 ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 25, 26, 28
 
 # What a rule may answer, of one request. "Cut" closes the client's connection, upon which librdkafka asks again by itself.
@@ -17,7 +17,7 @@ LOSE = "lose"                # cut; the broker never sees it
 HIDE = "hide"                # cut; executed, the answer is lost
 LATE = "late"                # cut; kept, until `release` sends it to the broker
 SWALLOW = "swallow"          # the broker never sees it, and nobody is told
-SWALLOW_ANSWER = "mute"      # executed, and nobody is told
+SWALLOW_ANSWER = "mute"        # executed, and nobody is told
 DELAY = "delay"              # the answer comes 600 ms late
 
 

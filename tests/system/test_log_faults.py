@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from doubles import ROOT
 from harness import local_env, wait_until
-from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, HIDE, LATE, LOSE, PASS, SWALLOW, SWALLOW_ANSWER, TXN_OFFSET_COMMIT,
+from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, HIDE, INIT_PRODUCER_ID, LATE, LOSE, PASS, SWALLOW, SWALLOW_ANSWER, TXN_OFFSET_COMMIT,
                          Proxy, made_up)
 from test_log import namespace  # noqa: F401
 
@@ -185,6 +185,40 @@ def test_late_copy_of_a_request(proxy, key):
     assert "event=producer.tainted" in worker.log()
 
 
+def test_single_file(proxy):
+    """▲ Each producer begins when the commit of the other one is confirmed, and not while it is in doubt: that is over when
+    init_transactions has returned."""
+    space, open_now, overlaps, lost, slow = proxy.space, set(), [], [], []
+    ids = [f"{space.name}-a-a", f"{space.name}-a-b"]
+
+    def of(request):
+        return next((one for one in ids if request.of(one)), None)
+
+    def rule(request):
+        mine = of(request)
+        if request.key == TXN_OFFSET_COMMIT and not request.of(f"{space.name}.control"):
+            overlaps.extend((mine, other) for other in open_now - {mine})
+            open_now.add(mine)
+        if request.key == END_TXN and mine in open_now and len(slow) < 4:
+            slow.append(mine)
+            return DELAY
+        if request.key == END_TXN and mine in open_now and not lost:
+            lost.append(mine)
+            return SWALLOW
+        return DELAY if request.key == INIT_PRODUCER_ID else PASS
+
+    def answered(request):
+        if request.key in (END_TXN, INIT_PRODUCER_ID):
+            open_now.discard(of(request))
+
+    worker = space.serve("a", MYELIN_KAFKA=proxy.address).serving()
+    proxy.answered, proxy.rule = answered, rule
+    load = Trickle(space)
+    worker.says("event=doubt.settled was=aborted")
+    verify(space, load.stop())
+    assert not overlaps
+
+
 def test_slow_transaction_taints(proxy):
     """▲ Taint: a transaction that took over 400 ms may have been repeated silently; its producer is made anew, whatever it said. The other
     one goes on meanwhile."""
@@ -282,6 +316,18 @@ def test_fenced_at_the_second_producer_only(proxy):
     worker.says("event=doubt.settled was=aborted")
     verify(space, load.stop())
     assert worker.process.poll() is None
+
+
+def test_idle_static_member_is_told(namespace):  # noqa: F811
+    """The slot of a static member that commits nothing is taken: it hears of it by the group, and ends; the younger one goes on."""
+    space = namespace()
+    old = space.serve("a", "pinned").serving()
+    young = space.serve("a", "pinned").serving()
+    assert old.process.wait(20) == 69
+    assert "another live process holds slot a" in old.log()
+    space.run("load", 0, 20)
+    verify(space, 20)
+    assert young.end(signal.SIGTERM) == 0
 
 
 def preload(directory, name, source):

@@ -24,7 +24,6 @@
 #define QUEUE_FULL_MS 5
 #define BACKOFF_MS 10
 #define BACKOFF_MS_MAX 1000
-#define TAINT_US 400000 /* longer than any answer takes that was not asked for twice */
 
 enum failure_kind {
     FAILURE_NONE,
@@ -436,11 +435,12 @@ bool log_commit_serve(struct log *log)
     int64_t until_us = began_us + producer->timeout_ms * 900;
     bool committed = transact(log, until_us, &failure);
     int64_t took_us = clock_mono_us() - began_us;
-    if (took_us > TAINT_US)
-        producer->tainted = true;
     if (committed)
         log_commit_confirmed(log, took_us);
     else
         after_failure(log, &failure, took_us);
+    /* With its abort. One that is made anew already is not ours to touch. */
+    if (atomic_load(&producer->state) == PRODUCER_READY && clock_mono_us() - began_us > LOG_TAINT_US)
+        producer->tainted = true;
     return true;
 }

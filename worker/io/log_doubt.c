@@ -111,11 +111,13 @@ bool log_holds_slot(struct log *log)
     /* One that is made anew takes the slot; one that is tainted is made anew before anything is said by it. */
     if (atomic_load(&first->state) != PRODUCER_READY || first->tainted)
         return true;
+    int64_t began_us = clock_mono_us();
     rd_kafka_error_t *failed = log_producer_try(first, TRY_MS);
+    if (failed != NULL || clock_mono_us() - began_us > LOG_TAINT_US)
+        first->tainted = true;
     if (failed == NULL)
         return true;
     bool lost = rd_kafka_error_is_fatal(failed) && rd_kafka_error_code(failed) == RD_KAFKA_RESP_ERR__FENCED;
     rd_kafka_error_destroy(failed);
-    first->tainted = true; /* whatever it was, it cannot begin again as it is */
     return !lost;
 }

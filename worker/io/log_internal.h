@@ -34,6 +34,7 @@
 #define LOG_RELEASE_MS 1000 /* how long the loop has to answer LOG_REVOKED */
 #define LOG_LEAVE_MS 4000   /* how long a revoke may take in all */
 #define LOG_LOUD_MS 10000   /* how often a partition that is not served is complained about */
+#define LOG_TAINT_US 400000 /* longer than any answer takes that was not asked for twice */
 #define LOG_SLICE_MS 500    /* the longest that a blocking request keeps the consumer waiting */
 
 /* Loop to log thread. COMMAND_DONE is a struct log_work; the rest are these. */

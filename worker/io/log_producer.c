@@ -18,7 +18,7 @@
 
 #define RETRY_MS 100
 #define INIT_MS 1000
-#define WARM_UP_MS 5000
+#define WARM_UP_MS 3000
 
 /* ---- topics ---- */
 
