@@ -366,6 +366,37 @@ def test_fenced_by_our_own_timeout(namespace, tmp_path):  # noqa: F811
     assert worker.process.poll() is None
 
 
+FENCED = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+
+/* Each consumer of the first three is told that it was fenced, a while after it was made. */
+rd_kafka_message_t *rd_kafka_consumer_poll(rd_kafka_t *consumer, int timeout_ms)
+{
+    rd_kafka_message_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_consumer_poll");
+    static rd_kafka_t *last;
+    static int times, polls;
+    if (consumer != last)
+        polls = 0;
+    last = consumer;
+    if (++polls == 300 && ++times <= 3)
+        rd_kafka_test_fatal_error(consumer, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, "made up by the test");
+    return real(consumer, timeout_ms);
+}
+"""
+
+
+def test_static_member_fenced_by_itself(namespace, tmp_path):  # noqa: F811
+    """The slot is still ours: the consumer is made anew, and again."""
+    space = namespace()
+    worker = space.serve("a", "pinned", **preload(tmp_path, "fenced", FENCED)).serving()
+    load = Trickle(space)
+    wait_until("it was fenced three times", lambda: worker.log().count("event=consumer.fenced") == 3)
+    verify(space, load.stop())
+    assert worker.end(signal.SIGTERM) == 0
+
+
 FAT = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -218,6 +218,13 @@ static int left_ms(int64_t until_us)
     return left < 1 ? 1 : (int)left;
 }
 
+static bool flush(struct failure *failure, int64_t until_us)
+{
+    rd_kafka_flush(failure->producer->handle, left_ms(until_us));
+    rd_kafka_resp_err_t failed = failure->producer->report_failed;
+    return !failed || fail(failure, FAILURE_ABORT, failed, rd_kafka_err2str(failed));
+}
+
 static bool produce_all(struct log *log, int64_t until_us, struct failure *failure)
 {
     for (size_t i = 0; i < log->partitions_count; i++) {
@@ -229,8 +236,8 @@ static bool produce_all(struct log *log, int64_t until_us, struct failure *failu
             for (size_t r = 0; r < work->count; r++) {
                 if (!produce(log, &work->records[r], until_us, failure))
                     return false;
-                if (log->apart)
-                    rd_kafka_flush(failure->producer->handle, left_ms(until_us));
+                if (log->apart && !flush(failure, until_us))
+                    return false;
             }
         }
     }
@@ -337,7 +344,7 @@ static void after_single(struct log *log, rd_kafka_resp_err_t code, int64_t retr
         partition->held_us = 0;
         refuse(log, partition, partition->window.ready.first, log->failed_text);
     }
-    log->apart = split;
+    log->apart = split || (log->apart && !is_of_record(code));
 }
 
 void log_commit_failed(struct log *log)
@@ -406,6 +413,9 @@ static void after_failure(struct log *log, struct failure *failure, int64_t took
             failure->kind = failure->kind == FAILURE_FENCED ? FAILURE_FENCED : FAILURE_DOUBT;
         }
     }
+    /* A batch that was refused has sequence numbers which the broker has not seen: the next one would be out of order. */
+    if (producer->report_failed)
+        producer->tainted = true;
     /* What a delivery report says is the cause of what the producer says. */
     log->failed_code = producer->report_failed ? producer->report_failed : failure->code;
     snprintf(log->failed_text, sizeof log->failed_text, "%s", failure->text);

@@ -243,7 +243,7 @@ void log_producer_remake(struct log_producer *producer)
 
 struct log_producer *log_producer_next(struct log *log)
 {
-    for (size_t i = 0; i < LOG_PRODUCERS && log->doubt == NULL; i++) {
+    for (size_t i = 0; i < LOG_PRODUCERS && log->doubt == NULL && !log->failed; i++) {
         struct log_producer *producer = &log->producers[(log->turn + i) % LOG_PRODUCERS];
         if (atomic_load(&producer->state) == PRODUCER_READY && !producer->tainted)
             return producer;
@@ -253,7 +253,8 @@ struct log_producer *log_producer_next(struct log *log)
 
 void log_producers_serve(struct log *log)
 {
-    for (size_t i = 0; i < LOG_PRODUCERS; i++) {
+    /* Once another process was found to have the slot, to make a producer anew would take it from there. */
+    for (size_t i = 0; i < LOG_PRODUCERS && !log->failed; i++) {
         struct log_producer *producer = &log->producers[i];
         int state = atomic_load(&producer->state);
         if (state == PRODUCER_FAILED)

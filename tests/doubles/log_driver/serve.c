@@ -105,12 +105,13 @@ static void on_timer(struct driver *driver, int32_t partition, int number)
 static void on_step_done(struct driver *driver, const struct log_event *event, int hop, bool refused)
 {
     char fact[64], next[64];
-    struct str twin = {driver->fat_value, TWIN_SIZE};
+    /* Different ones: the second would be nothing, compressed. */
+    struct str twins[] = {{driver->fat_value, TWIN_SIZE}, {driver->fat_value + TWIN_SIZE, TWIN_SIZE}};
     struct log_record records[] = {
         record(TOPIC_HISTORY, event->key, text(fact, sizeof fact, "%s %d", event->key.data, hop)),
         hop + 1 < driver->hops ? record(TOPIC_STEPS, event->key, text(next, sizeof next, "%d", hop + 1))
                                : record(TOPIC_INBOX, event->key, STR("end")),
-        record(TOPIC_DEAD, event->key, twin), record(TOPIC_DEAD, event->key, twin)};
+        record(TOPIC_DEAD, event->key, twins[0]), record(TOPIC_DEAD, event->key, twins[1])};
     if (driver->fat && !refused && hop == 0 && run_number(event->key) % FAT_EVERY == 0)
         records[0].value = (struct str){driver->fat_value, FAT_SIZE};
     done(driver, event, event->offset, records, driver->twins && hop == 0 ? 4 : 2);
