@@ -54,7 +54,7 @@ def write_frame(connection, frame):
 
 
 def close(*connections):
-    for connection in connections:
+    for connection in list(connections):
         try:
             connection.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -89,9 +89,14 @@ class Proxy:
                 self.done.append(read_frame(late))
         self.kept.clear()
 
+    def cut(self):
+        """Closes all connections; new ones are taken."""
+        close(*self.connections)
+
     def close(self):
         self.open = False
-        close(self.listener, *self.connections)
+        close(self.listener)
+        self.cut()
 
     def __enter__(self):
         return self

@@ -219,6 +219,21 @@ def test_single_file(proxy):
     assert not overlaps
 
 
+def test_closed_connection_taints(proxy):
+    """▲ Taint: a producer that saw its connection end is made anew before it is used again, whatever the time it took."""
+    space = proxy.space
+    worker = space.serve("a", MYELIN_KAFKA=proxy.address).serving()
+    space.run("load", 0, 20)
+    verify(space, 20)
+    assert worker.log().count("event=producer.ready") == 2
+    proxy.cut()
+    for letter in "ab":
+        ready = f"event=producer.ready producer={space.name}-a-{letter} "
+        wait_until(f"-{letter} was made anew", lambda: worker.log().count(ready) == 2)
+    space.run("load", 20, 20)
+    verify(space, 40)
+
+
 def test_slow_transaction_taints(proxy):
     """▲ Taint: a transaction that took over 400 ms may have been repeated silently; its producer is made anew, whatever it said. The other
     one goes on meanwhile."""
