@@ -9,8 +9,10 @@
  * LOG_WAITING_END, then LOG_RECORD ..., at last LOG_REVOKED. `tenure` numbers that ownership; everything handed back carries
  * it, and what belongs to another tenure is dropped (I10).
  *
- * I1, I2: the records of a log_done, and the offset it finishes, become visible in one transaction, in offset order per
- * partition: a finished record waits in memory until all below it are finished.
+ * I1, I2: the records of a log_done, and that its source is done, become visible in one transaction. Those of steps.<pool> in
+ * any order: beside the committed offset stands a map of what is done above it, and the next owner is not handed that again.
+ * Those of an inbox in the order of their offsets, for a keeper's decision builds on the ones before: a finished one waits in
+ * memory until all below it are finished.
  */
 #ifndef MYELIN_IO_LOG_H
 #define MYELIN_IO_LOG_H
@@ -54,9 +56,9 @@ enum log_event_kind {
     LOG_REVOKED,     /* stop: what is done was or will be committed by the log thread; answer with log_release */
     LOG_LOST,        /* as LOG_REVOKED, but nothing of it can be committed any more */
     LOG_REFUSED, /* the brokers will never take the records of that log_done (too large, no such topic): `error` says why,
-                         `offset` which, `key` its run. Nothing of it was written, and all behind it in its partition waits
-                         until log_done is called for this offset again, with records that say so. A timer's (offset -1) is
-                         dropped: say so in another */
+                         `offset` which, `key` its run. Nothing of it was written. The record is with the loop again until
+                         log_done is called for this offset with records that say so; in an inbox all behind it waits for
+                         that. A timer's (offset -1) is dropped: say so in another */
     LOG_COMMITTED, /* for observers: one transaction was committed */
     LOG_STOPPED,   /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
 };

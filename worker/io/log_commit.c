@@ -88,7 +88,6 @@ static size_t form(struct log *log)
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
         partition->burst = 0;
-        partition->burst_base = partition->base;
         const struct log_work *work = partition->window.ready.first;
         if (alone != NULL ? partition != alone : partition->held_us != 0)
             continue;
@@ -98,8 +97,6 @@ static size_t form(struct log *log)
             sum++;
             size += work->size;
             partition->burst++;
-            if (work->offset >= 0)
-                partition->burst_base = work->offset + 1;
         }
     }
     return sum;
@@ -248,11 +245,13 @@ static bool send_offsets(struct log *log, int64_t until_us, struct failure *fail
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     for (size_t i = 0; i < log->partitions_count; i++) {
-        const struct log_partition *partition = log->partitions[i];
+        struct log_partition *partition = log->partitions[i];
+        struct offset_meta meta = {.commit_seq = partition->seq + 1};
         char text[OFFSET_META_TEXT_SIZE];
         if (partition->burst == 0)
             continue;
-        offset_meta_write(&(struct offset_meta){.commit_seq = partition->seq + 1}, text);
+        partition->burst_base = log_window_plan(&partition->window, partition->burst, &meta.done);
+        offset_meta_write(&meta, partition->burst_base, text);
         rd_kafka_topic_partition_t *one = rd_kafka_topic_partition_list_add(list, partition->of->name,
                                                                             partition->number);
         one->offset = partition->burst_base;
@@ -306,8 +305,8 @@ static bool is_of_record(rd_kafka_resp_err_t code)
     }
 }
 
-/* The work stays in its place, without its records, until the loop hands over others for the same offset. A timer has no
- * offset by which it could be replaced: it is taken out. */
+/* Its record is with the loop again, until it hands over others for the same offset. A timer has no offset by which it could
+ * be replaced: it is gone. */
 static void refuse(struct log *log, struct log_partition *partition, struct log_work *work, const char *reason)
 {
     struct str run = work->records[0].run.data != NULL ? work->records[0].run : STR("");
@@ -318,7 +317,9 @@ static void refuse(struct log *log, struct log_partition *partition, struct log_
     error_set(&event->error, ERROR_POISON, "%s", reason);
     LOG_ERROR("record.refused", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
               LOG_I("offset", work->offset), LOG_S("reason", reason));
+    size_t before = partition->window.with_loop;
     log_window_refuse(&partition->window, work);
+    log->with_loop_steps += (int64_t)(partition->window.with_loop - before);
     log_push(log, event);
 }
 

@@ -26,7 +26,7 @@ static enum verdict judge(const struct log_partition *partition, const rd_kafka_
         error_set(error, ERROR_RETRY, "a commit in doubt is not settled yet: %s", rd_kafka_err2str(committed->err));
         return VERDICT_OPEN;
     }
-    if (!offset_meta_read(text, &meta, error))
+    if (!offset_meta_read(text, committed->offset, &meta, error))
         return VERDICT_OPEN;
     if (meta.commit_seq == partition->seq + 1 && committed->offset == partition->burst_base)
         return VERDICT_COMMITTED;

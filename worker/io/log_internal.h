@@ -10,7 +10,7 @@
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
- *   log_window.c, log_ring.c, offset_meta.c   pure parts
+ *   log_window.c, log_ring.c, offset_meta.c, offset_map.c   pure parts
  *
  * `struct log` is split by thread: what the loop thread owns, what the log thread owns, and what both may touch.
  */
@@ -26,7 +26,7 @@
 #include "worker/io/log_window.h"
 
 /* I7 */
-#define LOG_WINDOW_MAX 16384                     /* delivered and not committed, of one partition */
+#define LOG_WINDOW_MAX OFFSET_MAP_WINDOW         /* offsets from the lowest that is not done, of one partition */
 #define LOG_WAITING_BYTES_MAX (64 * 1024 * 1024) /* finished and not committed; above it no step events are fetched */
 #define LOG_BURST_WORKS_MAX 5000                 /* of one transaction */
 #define LOG_BURST_BYTES_MAX (8 * 1024 * 1024)
@@ -78,7 +78,6 @@ struct log_partition {
 
     rd_kafka_queue_t *queue; /* split off the consumer's; of log->queues; NULL until it is assigned */
     int64_t base, seq;       /* the committed offset and its commit_seq */
-    int64_t position;        /* the lowest offset that was not delivered */
     int64_t suspect_below;   /* the high watermark at assignment */
     bool backlog_told;       /* inbox: LOG_BACKLOG_END was sent */
     int64_t waiting_end;     /* STAGE_REBUILD: the high watermark of its partition of `waiting` */

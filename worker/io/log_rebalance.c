@@ -145,7 +145,7 @@ static void assign(struct log *log)
             continue;
         if (partition->queue == NULL)
             partition->queue = split_queue(log, partition);
-        rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset = partition->position;
+        rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset = partition->window.position;
     }
     rd_kafka_resp_err_t failed = rd_kafka_assign(log->consumer, list);
     rd_kafka_topic_partition_list_destroy(list);
@@ -201,14 +201,19 @@ static int64_t edge_of(const rd_kafka_topic_partition_list_t *list, const char *
 }
 
 /* Why a partition with this committed offset must not be served; NULL: it may. ▲ Design: "Topics". */
-static const char *objection(const rd_kafka_topic_partition_t *committed, int64_t begin, int64_t end,
-                             struct offset_meta *meta, struct error *error)
+static const char *objection(const struct log_topic *of, const rd_kafka_topic_partition_t *committed, int64_t begin,
+                             int64_t end, struct offset_meta *meta, struct error *error)
 {
     struct str text = {committed->metadata, committed->metadata_size};
     if (committed->offset < 0)
         error_set(error, ERROR_FATAL, "it has no committed offset; run: myelin topics create");
-    else if (!offset_meta_read(text, meta, error))
+    else if (!offset_meta_read(text, committed->offset, meta, error))
         error_wrap(error, "committed offset %" PRId64, committed->offset);
+    else if (of->topic == TOPIC_INBOX && meta->done.span > 0)
+        error_set(error, ERROR_FATAL,
+                  "its committed offset %" PRId64 " carries a map, and this version commits an inbox in order: "
+                  "upgrade the worker",
+                  committed->offset);
     else if (begin > committed->offset)
         error_set(error, ERROR_FATAL,
                   "records %" PRId64 " to %" PRId64
@@ -230,13 +235,14 @@ static void settle(struct log *log, struct log_partition *partition, const rd_ka
     struct error error;
     struct offset_meta meta;
     int64_t end = edge_of(edges->end, partition->of->name, partition->number);
-    const char *why = objection(committed, edge_of(edges->begin, partition->of->name, partition->number), end, &meta,
-                                &error);
+    int64_t begin = edge_of(edges->begin, partition->of->name, partition->number);
+    const char *why = objection(partition->of, committed, begin, end, &meta, &error);
     if (why != NULL) {
         log_unserve(partition, why);
         return;
     }
-    partition->base = partition->position = committed->offset;
+    partition->base = committed->offset;
+    log_window_start(&partition->window, partition->of->topic == TOPIC_INBOX, committed->offset, &meta.done);
     partition->seq = meta.commit_seq;
     partition->suspect_below = end;
     partition->told = true;

@@ -152,13 +152,13 @@ bool log_take_commands(struct log *log)
 /* Copied and destroyed at once: a message that is held pins its whole fetch buffer. */
 static void hand_over(struct log *log, struct log_partition *partition, const rd_kafka_message_t *message)
 {
+    if (!log_window_deliver(&partition->window, message->offset))
+        return; /* done, by us or by an owner before */
     struct log_event *event = log_event_of(LOG_RECORD, message);
     event->topic = partition->of->topic;
     event->topic_name = partition->of->name;
     event->tenure = partition->tenure;
     event->suspect = message->offset < partition->suspect_below;
-    partition->position = message->offset + 1;
-    log_window_deliver(&partition->window, message->offset);
     if (event->topic == TOPIC_STEPS)
         log->with_loop_steps++;
     log_push(log, event);
@@ -175,8 +175,8 @@ static void queue_error(struct log_partition *partition, const rd_kafka_message_
 
 static size_t room(const struct log *log, const struct log_partition *partition)
 {
-    size_t span = log_window_span(&partition->window);
-    size_t room = span < LOG_WINDOW_MAX ? LOG_WINDOW_MAX - span : 0;
+    int64_t span = log_window_span(&partition->window);
+    size_t room = span < LOG_WINDOW_MAX ? (size_t)(LOG_WINDOW_MAX - span) : 0;
     if (partition->of->topic == TOPIC_STEPS) {
         size_t credits = log->with_loop_steps < log->in_flight_max ? (size_t)(log->in_flight_max - log->with_loop_steps)
                                                                    : 0;
@@ -196,7 +196,7 @@ static bool serve_queue(struct log *log, struct log_partition *partition)
     for (ssize_t i = 0; i < count; i++) {
         if (batch[i]->err)
             queue_error(partition, batch[i]);
-        else if (batch[i]->offset >= partition->position)
+        else
             hand_over(log, partition, batch[i]);
         rd_kafka_message_destroy(batch[i]);
     }
@@ -229,7 +229,7 @@ static void tell_backlog_end(struct log *log, struct log_partition *partition)
 {
     if (partition->of->topic != TOPIC_INBOX || partition->stage != STAGE_SERVING || partition->backlog_told)
         return;
-    int64_t reached = partition->position;
+    int64_t reached = partition->window.position;
     if (reached < partition->suspect_below) {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
         rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number);
@@ -333,7 +333,7 @@ static void publish_numbers(struct log *log)
     for (size_t i = 0; i < log->partitions_count; i++) {
         const struct log_window *window = &log->partitions[i]->window;
         with_loop += window->with_loop;
-        done += log_window_span(window) - window->with_loop;
+        done += window->uncommitted - window->with_loop;
     }
     atomic_store_explicit(&log->partitions_owned, (int)log->partitions_count, memory_order_relaxed);
     atomic_store_explicit(&log->records_in_flight, (int)with_loop, memory_order_relaxed);

@@ -1,11 +1,14 @@
 /*
- * log_window.h: puts finished work of one partition back into offset order. Pure; part of log.c.
+ * log_window.h: what became of the records of one partition that were handed out, and what its next commit says. Pure; part of
+ * log.c.
  *
- * Records are added in the order they were delivered; they are finished in any order. A finished one waits until all that
- * were delivered before it are finished, and is then `ready` to be committed. Order is that of delivery, not of offsets plus
- * one: control records and aborted ones are never delivered, and so never waited for.
+ * Records are delivered in the order of their offsets and finished in any. Offsets between two that were delivered never
+ * arrive (control records, aborted ones, or the map that was found at assignment says so): they are done.
  *
- * Work without a record of its own (a timer) is ready once everything that was handed over before it is: it may build on it.
+ * A finished work is `ready` at once; a commit takes any number of them from the front, moves the committed offset to the lowest that is
+ * not done, and writes down in a map what is done above it. An `ordered` window has no map: there a finished work waits until
+ * all that were delivered before it are finished. Work without a record of its own (a timer) is ready once everything that
+ * was handed over before it is: it may build on it.
  *
  * A window owns the work that it holds.
  */
@@ -17,14 +20,17 @@
 #include <stdint.h>
 
 #include "worker/io/log.h"
+#include "worker/io/offset_map.h"
 
 /* One log_done, as it travels from the loop to the log thread and waits there. One block of memory: free(). */
 struct log_work {
     struct log_work *next;
     int64_t tenure;
     int64_t offset; /* of the record that is finished; -1: none (a timer) */
-    bool refused;   /* the brokers cannot take its records: it waits in its place until the loop hands over others */
-    size_t size;    /* bytes of all records */
+    bool
+        refused; /* ordered: the brokers cannot take its records: it waits in its place until the loop hands over others */
+    bool taken;  /* into the commit that is being planned */
+    size_t size; /* bytes of all records */
     size_t count;
     struct log_record records[]; /* their texts lie behind them */
 };
@@ -35,31 +41,46 @@ struct log_works {
 };
 
 struct log_window {
-    struct log_delivered *delivered; /* ring of delivered records, not ready yet, oldest at `head` */
-    size_t capacity, head, count;
-    size_t with_loop;       /* of them, not finished */
-    struct log_works ready; /* in the order to commit */
-    size_t size;            /* bytes of records of all work it holds */
+    bool ordered;
+    int64_t position;             /* the lowest offset that was not delivered and not passed by */
+    int64_t found_at;             /* the committed offset at assignment */
+    struct offset_map found;      /* what was done above it */
+    struct log_delivered *ring;   /* delivered, from the lowest that is not committed on */
+    size_t capacity, head, count; /* of `ring` */
+    size_t in_order;              /* ordered: of `ring`, those at the front that are ready */
+    size_t far;                   /* finished, and too far above the lowest to be in a map: they wait, not in `ready` */
+    size_t uncommitted;           /* delivered and not committed */
+    size_t with_loop;             /* of them, not finished */
+    struct log_works ready;       /* in the order to commit */
+    size_t size;                  /* bytes of records of all work it holds */
 };
 
 void log_works_add(struct log_works *works, struct log_work *work);
 struct log_work *log_works_take(struct log_works *works); /* NULL: empty */
 
-void log_window_free(struct log_window *window); /* the zero value is an empty window */
+/* The zero value is an empty window that begins at 0, and takes no memory. */
+void log_window_start(struct log_window *window, bool ordered, int64_t committed, const struct offset_map *found);
+void log_window_free(struct log_window *window);
 
-void log_window_deliver(struct log_window *window, int64_t offset); /* higher than all before */
+/* The record at `offset` came. False: it was done before, or was delivered already: pass it by. */
+bool log_window_deliver(struct log_window *window, int64_t offset);
 
 /* Takes `work`, unless it is of a record that was not delivered or is finished already: then false. */
 bool log_window_finish(struct log_window *window, struct log_work *work);
 
-/* `work` of `ready` cannot be committed as it is. It keeps its place, and holds up what is behind it, until other work for the
- * same offset is finished; a timer, which has no offset, is freed. */
+/* `work` of `ready` cannot be committed as it is: its record is with the loop again, and others are committed around it. In an
+ * ordered window it keeps its place, and holds up what is behind it, until other work for the same offset is finished. A
+ * timer, which has no offset, is freed. */
 void log_window_refuse(struct log_window *window, struct log_work *work);
+
+/* What a commit of the first `count` of `ready` says: the lowest offset that is not done then. `done`, if not NULL, is what is
+ * done above; nothing in an ordered window. */
+int64_t log_window_plan(struct log_window *window, size_t count, struct offset_map *done);
 
 /* The first `count` of `ready` are committed: frees them. */
 void log_window_committed(struct log_window *window, size_t count);
 
-/* Delivered and not committed. */
-size_t log_window_span(const struct log_window *window);
+/* Offsets from the lowest that is not committed up to the position: what a map must hold. */
+int64_t log_window_span(const struct log_window *window);
 
 #endif

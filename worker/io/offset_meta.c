@@ -19,7 +19,7 @@ static bool read_number(struct str text, size_t *at, int64_t *number)
     return *at > start && !padded && (*at == text.size || text.data[*at] == ' ');
 }
 
-bool offset_meta_read(struct str text, struct offset_meta *meta, struct error *error)
+bool offset_meta_read(struct str text, int64_t committed, struct offset_meta *meta, struct error *error)
 {
     size_t at = 0;
     int64_t version;
@@ -37,14 +37,17 @@ bool offset_meta_read(struct str text, struct offset_meta *meta, struct error *e
                          version);
     if (at == text.size || (at++, !read_number(text, &at, &meta->commit_seq)))
         return error_set(error, ERROR_POISON, "the metadata of its committed offset has no commit_seq");
-    if (at < text.size)
-        return error_set(error, ERROR_POISON,
-                         "the metadata of its committed offset carries a map, which this worker cannot read: upgrade "
-                         "the worker");
-    return true;
+    if (at == text.size)
+        return true;
+    at++; /* the space */
+    struct offset_map_place place = {committed, meta->commit_seq};
+    return offset_map_read((struct str){text.data + at, text.size - at}, place, &meta->done, error);
 }
 
-void offset_meta_write(const struct offset_meta *meta, char text[OFFSET_META_TEXT_SIZE])
+void offset_meta_write(const struct offset_meta *meta, int64_t committed, char text[OFFSET_META_TEXT_SIZE])
 {
-    snprintf(text, OFFSET_META_TEXT_SIZE, "1 %" PRId64, meta->commit_seq);
+    int size = snprintf(text, OFFSET_META_TEXT_SIZE, "1 %" PRId64 " ", meta->commit_seq);
+    offset_map_write(&meta->done, (struct offset_map_place){committed, meta->commit_seq}, text + size);
+    if (meta->done.span == 0)
+        text[size - 1] = '\0';
 }
