@@ -9,6 +9,8 @@
  *   log_driver watch NS COUNT TIMEOUT_S        until that many runs have ended
  *   log_driver flood NS COUNT SIZE             COUNT records of SIZE bytes for steps.default, for `pump`
  *   log_driver pump NS SLOT COUNT [...]        each record of steps becomes one of history; says how fast
+ *   log_driver steer NS SLOT [...]             says what it gets of steps, and finishes what stdin says:
+ *                                              "done PARTITION OFFSET", "fat PARTITION OFFSET SIZE", "stop"
  *
  * A run: inbox "open" -> row "open" in waiting; a timer then makes it "ticked" and puts hop 0 on steps; each hop makes the
  * next one; the last one tells inbox "end", which removes the row. Each of these transactions adds one fact to history. So
@@ -89,12 +91,15 @@ int main(int argc, char **argv)
     const char *command = argv[1];
     options.name_space = argv[2];
     bool is_serve = strcmp(command, "serve") == 0 && argc >= 6, is_pump = strcmp(command, "pump") == 0 && argc >= 5;
-    int skip = is_serve ? 6 : is_pump || argc >= 5 ? 5 : 4;
+    bool is_steer = strcmp(command, "steer") == 0;
+    int skip = is_serve ? 6 : is_pump || (argc >= 5 && !is_steer) ? 5 : 4;
     read_options(&options, argc - skip, argv + skip);
     if (is_serve)
         return serve(&options, argv[3], parse_number(argv[4]), parse_number(argv[5]));
     if (is_pump)
         return pump(&options, argv[3], parse_number(argv[4]));
+    if (is_steer)
+        return steer(&options, argv[3]);
     if (strcmp(command, "topics") == 0)
         return topics(&options, parse_number(argv[3]));
     if (strcmp(command, "watch") == 0 && argc >= 5)

@@ -301,7 +301,7 @@ def commit(space, topic, partition, offset, metadata):
 
 
 def test_partitions_that_must_not_be_served(namespace):
-    """▲ No committed offset, metadata of a newer version, with a map, or of somebody else, a log that begins above its base or
+    """▲ No committed offset, metadata of a newer version, with a map that is none, or of somebody else, a log that begins above its base or
     ends below it: not served, loudly; the others are. Repaired, they are served without a restart."""
     space = namespace(partitions=8)
     admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
@@ -316,7 +316,7 @@ def test_partitions_that_must_not_be_served(namespace):
         done.result()
     commit(space, steps, 6, 9, "1 3")
     worker = space.serve("a").serving()
-    reasons = ["version 2", "carries a map", "is not Myelin's", "no commit_seq", "no commit_seq", "0 to 1 are gone", "behind its end 0"]
+    reasons = ["version 2", "map of its committed offset is not one", "is not Myelin's", "no commit_seq", "no commit_seq", "0 to 1 are gone", "behind its end 0"]
     for partition, reason in enumerate(reasons):
         worker.says(f"event=partition.not_served topic={steps} partition={partition} ")
         line = next(l for l in worker.log().splitlines() if f"not_served topic={steps} partition={partition} " in l)

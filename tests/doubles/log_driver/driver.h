@@ -35,6 +35,7 @@ struct log *open_log(const struct options *options, const char *slot); /* NULL: 
 
 int serve(const struct options *options, const char *slot, int hops, int delay_ms);
 int pump(const struct options *options, const char *slot, int count);
+int steer(const struct options *options, const char *slot);
 void put_many(const struct options *options, const char *what, int first, int count, int size);
 int watch(const struct options *options, int count, int timeout_s);
 int check_facts(const struct options *options, int count, int hops); /* how many are wrong */

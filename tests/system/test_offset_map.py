@@ -1,0 +1,277 @@
+"""The map of what is done above a committed offset, on a real broker: work is finished in any order, committed at once, and the
+next owner of a partition is handed exactly what is not done. A test steers the loop: tests/doubles/log_driver/steer.c."""
+
+import base64
+import io
+import random
+import signal
+import socket
+import struct
+import subprocess
+import uuid
+import zlib
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from doubles import BUILD
+from harness import wait_until
+from test_log import namespace  # noqa: F401 (a fixture)
+
+WINDOW = 16384
+
+
+class Steered:
+    """One `log_driver steer` process, which finishes what it is told to."""
+
+    def __init__(self, space, slot, *options):
+        self.paths = [space.directory / f"{slot}-{uuid.uuid4().hex[:6]}.{kind}" for kind in ("out", "log")]
+        with open(self.paths[0], "w") as out, open(self.paths[1], "w") as log:
+            self.process = subprocess.Popen([BUILD / "tests" / "log_driver", "steer", space.name, slot, *options],
+                                            env=space.env, stdin=subprocess.PIPE, stdout=out, stderr=log, text=True)
+        space.drivers.append(self)
+
+    def log(self):
+        return self.paths[1].read_text(errors="replace")
+
+    def lines(self, word):
+        whole = self.paths[0].read_text().rpartition("\n")[0]
+        return [line.split()[1:] for line in whole.splitlines() if line.startswith(word + " ")]
+
+    def got(self):
+        """(partition, offset) in the order in which they came."""
+        return [(int(partition), int(offset)) for partition, offset, *_ in self.lines("got")]
+
+    def suspects(self):
+        return {(int(partition), int(offset)) for partition, offset, _, how in self.lines("got") if how == "suspect"}
+
+    def committed(self):
+        return sum(int(count) for count, in self.lines("committed"))
+
+    def wait(self, what, condition, seconds=40):
+        def holds():
+            assert self.process.poll() is None, f"ended: {self.log()[-2000:]}"
+            return condition()
+
+        try:
+            wait_until(what, holds, seconds)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.paths[0].read_text()[-500:]}\n{self.log()[-2000:]}") from None
+        return self
+
+    def wait_got(self, count):
+        return self.wait(f"{count} records came", lambda: len(self.got()) >= count)
+
+    def say(self, lines):
+        self.process.stdin.write("".join(line + "\n" for line in lines))
+        self.process.stdin.flush()
+
+    def finish(self, records, wait=True):
+        """Hands them over, and waits until they are committed."""
+        due = self.committed() + len(records)
+        self.say(f"done {partition} {offset}" for partition, offset in records)
+        if wait:
+            self.wait(f"{due} are committed", lambda: self.committed() >= due)
+
+    def end(self, number):
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def stop(self):
+        self.say(["stop"])
+        assert self.process.wait(30) == 0, self.log()[-2000:]
+
+
+def read_map(text, committed):
+    """(commit_seq, what is done above) as the text's own description says, with nothing of the worker's code."""
+    version, seq, *rest = text.split(" ")
+    assert version == "1" and len(text) <= 4096
+    if not rest:
+        return int(seq), set()
+    data = base64.b64decode(rest[0], validate=True)
+    head, crc = data[:-4], int.from_bytes(data[-4:], "big")
+    assert zlib.crc32(struct.pack(">qq", committed, int(seq)) + head) == crc
+    kind, span, body = head[0], int.from_bytes(head[1:3], "big"), head[3:]
+    if kind == 0:
+        done = {i for i in range(span) if body[i >> 3] >> (i & 7) & 1}
+    else:
+        done, at, length, shift, is_done = set(), 0, 0, 0, False
+        for byte in body:
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                if is_done:
+                    done |= set(range(at, at + length))
+                at, length, shift, is_done = at + length, 0, 0, not is_done
+        assert at == span
+    return int(seq), {committed + i for i in done}
+
+
+def fetch_offset(space, topic, partition):
+    """(offset, metadata, error): OffsetFetch version 7, which waits for open transactions. The Python client reads past the end
+    of the metadata (no NUL ends it), so this is the protocol itself."""
+    def short(text):
+        return bytes([len(text) + 1]) + text.encode()
+
+    body = (struct.pack(">hhih", 9, 7, 1, -1) + b"\0" + short(space.name) + b"\2" + short(topic) + b"\2"
+            + struct.pack(">i", partition) + b"\0\1\0")
+    host, port = space.env["MYELIN_KAFKA"].split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(struct.pack(">i", len(body)) + body)
+        with connection.makefile("rb") as stream:
+            answer = io.BytesIO(stream.read(*struct.unpack(">i", stream.read(4))))
+
+    def varint():
+        value = shift = 0
+        while (byte := answer.read(1)[0]) >= 0x80:
+            value, shift = value | (byte & 0x7F) << shift, shift + 7
+        return value | byte << shift
+
+    answer.read(4 + 1 + 4)  # correlation, tags, throttle
+    assert varint() == 2 and answer.read(varint() - 1).decode() == topic and varint() == 2
+    _, offset, _ = struct.unpack(">iqi", answer.read(16))
+    metadata = answer.read(varint() - 1).decode("ascii")
+    return offset, metadata, *struct.unpack(">h", answer.read(2))
+
+
+def committed(space, partition=0):
+    """(the committed offset, commit_seq, what is done above)."""
+    topic, found = f"{space.name}.steps.default", []
+
+    def stable():
+        found[:] = fetch_offset(space, topic, partition)
+        assert found[2] in (0, 88), found  # 88: a transaction is open
+        return found[2] == 0
+
+    wait_until("the committed offset is stable", stable)
+    return found[0], *read_map(found[1] or "1 0", found[0])
+
+
+def facts(space):
+    """Each committed fact of `history`, in no order."""
+    consumer = Consumer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "group.id": uuid.uuid4().hex, "enable.auto.commit": False,
+                         "isolation.level": "read_committed", "enable.partition.eof": True})
+    topic, found = f"{space.name}.history", []
+    partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    open_ones = set(partitions)
+    while open_ones:
+        message = consumer.poll(20)
+        assert message is not None
+        if message.error():
+            open_ones.discard(message.partition())
+        else:
+            found.append(tuple(map(int, message.value().split())))
+    consumer.close()
+    return found
+
+
+def produce(space, count, partition=0, pieces=None):
+    """`count` records; with `pieces`, in transactions of about that many, of which each third is aborted."""
+    settings = {"bootstrap.servers": space.env["MYELIN_KAFKA"], "linger.ms": 5, "queue.buffering.max.messages": 1000000}
+    producer = Producer({**settings, "transactional.id": uuid.uuid4().hex} if pieces else settings)
+    if pieces:
+        producer.init_transactions()
+    kept, turn = 0, 0
+    while kept < count:
+        size = min(pieces or count, count - kept)
+        if pieces:
+            producer.begin_transaction()
+        for i in range(size):
+            producer.produce(f"{space.name}.steps.default", partition=partition, key=f"r{kept + i}", value="0")
+            if i % 1000 == 0:
+                producer.poll(0)
+        turn += 1
+        if pieces and turn % 3 == 0:
+            producer.flush()
+            producer.abort_transaction()
+            continue
+        producer.commit_transaction() if pieces else producer.flush()
+        kept += size
+
+
+def test_any_order_then_killed(namespace):  # noqa: F811
+    """▲ Records finished in random order among aborted ones and control records: the metadata says what is done, another reader
+    understands it, and after kill -9, again and again, the next owner is handed exactly the rest, all of it suspect."""
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    dice, space = random.Random(seed), namespace(partitions=1)
+    produce(space, 400, pieces=9)
+    worker = Steered(space, "a", "pinned").wait_got(400)
+    todo, everything = worker.got(), worker.got()
+    assert todo == sorted(todo) and todo[-1][1] > 450  # some offsets never came
+    seq = 0
+    for _ in range(4):
+        first, rest = todo[0], todo[1:]
+        dice.shuffle(rest)
+        some = rest[:len(rest) // 2]
+        for at in range(0, len(some), 40):
+            worker.finish(some[at:at + 40])
+        todo = [one for one in todo if one not in some]
+        base, new_seq, done = committed(space)
+        assert base == first[1] and new_seq > seq, (base, new_seq)
+        open_ones, seq = {offset for _, offset in todo}, new_seq
+        assert done == {o for o in range(base, everything[-1][1] + 1) if o not in open_ones}
+        worker.end(signal.SIGKILL)
+        worker = Steered(space, "a", "pinned").wait_got(len(todo))
+        assert worker.suspects() == set(todo)
+    worker.finish(todo[1:])
+    worker.finish(todo[:1])
+    base, _, done = committed(space)
+    assert base == everything[-1][1] + 1 and done == set()
+    assert worker.got() == todo  # and nothing came after
+    worker.stop()
+    assert sorted(facts(space)) == everything
+
+
+def test_three_thousand_above_a_stuck_one(namespace):  # noqa: F811
+    """Of 5,000 in flight the first is stuck and 3,000 are done: killed, its successor repeats exactly the other 2,000."""
+    space = namespace(partitions=1)
+    produce(space, 5000)
+    worker = Steered(space, "a", "in_flight=5000").wait_got(5000)
+    done = random.sample(worker.got()[1:], 3000)
+    worker.finish(done)
+    assert committed(space)[0] == 0
+    worker.end(signal.SIGKILL)
+    rest = sorted({(0, offset) for offset in range(5000)} - set(done))
+    heir = Steered(space, "b", "in_flight=5000").wait_got(2000)
+    assert heir.got() == rest
+    heir.finish(random.sample(rest, len(rest)))
+    assert committed(space)[::2] == (5000, set())
+    heir.stop()
+    assert sorted(facts(space)) == [(0, offset) for offset in range(5000)]
+
+
+def test_others_are_committed_around_a_refused_one(namespace):  # noqa: F811
+    """No broker takes what one record made: its neighbours do not wait for it, and it can be finished with something else."""
+    space = namespace(partitions=1)
+    produce(space, 20)
+    worker = Steered(space, "a").wait_got(20)
+    worker.say(["fat 0 3 2000000"])
+    worker.wait("the loop hears of it", lambda: worker.lines("refused") == [["0", "3"]])
+    worker.finish([(0, offset) for offset in range(20) if offset != 3])
+    assert committed(space)[::2] == (3, set(range(4, 20)))
+    worker.finish([(0, 3)])
+    assert committed(space)[::2] == (20, set())
+    worker.stop()
+    assert sorted(facts(space)) == [(0, offset) for offset in range(20)]
+
+
+def test_handed_on_in_a_rebalance(namespace):  # noqa: F811
+    """Revoked with work half done: the map goes to whoever gets the partition, also back again."""
+    space = namespace(partitions=2)
+    for partition in range(2):
+        produce(space, 60, partition)
+    old = Steered(space, "a").wait_got(120)
+    done = [one for one in old.got() if one[1] % 2 == 1]
+    old.finish(done)
+    young = Steered(space, "b")
+    old.wait("both share", lambda: len(young.got()) >= 30 and len(old.got()) >= 150)
+    again = old.got()[120:] + young.got()
+    assert sorted(again) == [(p, o) for p in range(2) for o in range(0, 60, 2)]
+    young.finish([one for one in young.got() if one[1] > 0])
+    young.stop()
+    old.wait("it has all again", lambda: len({one for one in old.got()[150:]}) >= 31)
+    last = old.got()[150:]
+    old.finish(last)
+    old.stop()
+    assert len(last) == 31 and sorted(facts(space)) == [(p, o) for p in range(2) for o in range(60)]
