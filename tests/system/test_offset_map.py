@@ -275,3 +275,38 @@ def test_handed_on_in_a_rebalance(namespace):  # noqa: F811
     old.finish(last)
     old.stop()
     assert len(last) == 31 and sorted(facts(space)) == [(p, o) for p in range(2) for o in range(60)]
+
+
+def finish_all_but(worker, stuck, count):
+    """Everything that comes, until `count` others are committed."""
+    given = set(stuck)
+
+    def on():
+        todo = [one for one in worker.got() if one not in given]
+        given.update(todo)
+        worker.say(f"done {partition} {offset}" for partition, offset in todo)
+        return worker.committed() >= count
+
+    worker.wait(f"{count} others are committed", on)
+
+
+def test_a_stuck_one_is_carried(namespace):  # noqa: F811
+    """▲ A window and a half goes by behind two calls that do not end: their events are appended again, and nobody gets them twice.
+    Finished or killed then, each has one fact."""
+    for kill in (False, True):
+        space, count, stuck = namespace(partitions=1), WINDOW * 3 // 2, [(0, 0), (0, 7)]
+        produce(space, count)
+        worker = Steered(space, "a", "in_flight=6000").wait_got(5000)
+        finish_all_but(worker, stuck, count - 2)
+        base, _, done = committed(space)
+        assert base == count and done == set() and "event=steps.carried" in worker.log(), (base, worker.log()[-2000:])
+        assert worker.got() == [(0, offset) for offset in range(count)]
+        if kill:
+            worker.end(signal.SIGKILL)
+            worker = Steered(space, "b").wait_got(2)
+            stuck = worker.got()
+            assert [key for _, _, key, _ in worker.lines("got")] == ["r0", "r7"] and worker.suspects() == set(stuck)
+        worker.finish(stuck)
+        assert committed(space)[0] >= count + 2
+        worker.stop()
+        assert sorted(facts(space)) == sorted([(0, offset) for offset in range(count) if offset not in (0, 7)] + stuck)

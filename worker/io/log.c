@@ -54,7 +54,7 @@ void log_close(struct log *log)
     struct log_event *event;
     struct log_command *command;
     while ((event = log_ring_pop(&log->to_loop)) != NULL)
-        free(event);
+        log_block_drop(event);
     while ((command = log_ring_pop(&log->to_log)) != NULL)
         command_free(command);
     while ((command = log->backlog_first) != NULL) {
@@ -98,7 +98,7 @@ bool log_next(struct log *log, struct log_event *event)
 
 void log_event_free(struct log_event *event)
 {
-    free(event->memory);
+    log_block_drop(event->memory);
     event->memory = NULL;
     event->key = event->value = STR_NONE;
 }

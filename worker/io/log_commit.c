@@ -109,7 +109,7 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
         struct log_partition *partition = log->partitions[i];
         const struct log_work *work = partition->window.ready.first;
         for (size_t n = 0; n < partition->burst; n++, work = work->next)
-            event->commit_steps += work->offset >= 0;
+            event->commit_steps += work->offset >= 0 && work->carry == 0;
         if (partition->burst > 0) {
             log_window_committed(&partition->window, partition->burst);
             partition->base = partition->burst_base;
@@ -134,10 +134,14 @@ void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 {
     (void)handle;
     struct log_producer *producer = opaque;
+    struct log *log = producer->log;
     bool taken_back = message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
                       message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
     if (!message->err)
         producer->unreported--;
+    bool ours = atomic_load(&producer->state) == PRODUCER_READY; /* else it is polled by the thread that makes it anew */
+    for (size_t i = 0; i < log->partitions_count && ours && !message->err && message->_private != NULL; i++)
+        log_window_carried(&log->partitions[i]->window, (intptr_t)message->_private, message->offset);
     if (message->err && !taken_back && !producer->report_failed)
         producer->report_failed = message->err;
 }
@@ -186,6 +190,7 @@ static bool produce(struct log *log, const struct log_record *record, int64_t un
     const struct log_topic *topic = log_topic_resolve(log, record->topic, record->pool);
     struct str key = record->key.data != NULL ? record->key : record->run;
     int32_t partition = record->partition;
+    void *carry = (void *)(intptr_t)failure->work->carry; /* its report is looked at */
     if (topic == NULL || partition >= topic->partitions) {
         struct error text;
         error_set(&text, ERROR_POISON,
@@ -198,7 +203,7 @@ static bool produce(struct log *log, const struct log_record *record, int64_t un
                                                      NULL);
     for (;;) {
         rd_kafka_resp_err_t code = kafka_produce(producer->handle, log_producer_topic(producer, topic), partition, key,
-                                                 record->value, NULL);
+                                                 record->value, carry);
         if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
             producer->unreported++;
             return true;
@@ -309,14 +314,18 @@ static bool is_of_record(rd_kafka_resp_err_t code)
  * be replaced: it is gone. */
 static void refuse(struct log *log, struct log_partition *partition, struct log_work *work, const char *reason)
 {
+    if (work->carry != 0) {
+        log_window_stay(&partition->window, work);
+        return;
+    }
     struct str run = work->records[0].run.data != NULL ? work->records[0].run : STR("");
     struct log_event *event = log_event_new(LOG_REFUSED, partition, run.size + 1);
-    event->offset = work->offset;
+    event->offset = log_window_known(&partition->window, work->offset);
     event->key = (struct str){(char *)(event + 1), run.size};
     memcpy(event + 1, run.data, run.size);
     error_set(&event->error, ERROR_POISON, "%s", reason);
     LOG_ERROR("record.refused", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
-              LOG_I("offset", work->offset), LOG_S("reason", reason));
+              LOG_I("offset", event->offset), LOG_S("reason", reason));
     size_t before = partition->window.with_loop;
     log_window_refuse(&partition->window, work);
     log->with_loop_steps += (int64_t)(partition->window.with_loop - before);
@@ -371,8 +380,10 @@ void log_commit_failed(struct log *log)
         after_single(log, code, retry_us);
         log->commit_retry_us = 0;
     }
-    for (size_t i = 0; i < log->partitions_count; i++)
+    for (size_t i = 0; i < log->partitions_count; i++) {
         log->partitions[i]->burst = 0;
+        log_window_uncarry(&log->partitions[i]->window);
+    }
 }
 
 static void after_doubt(struct log *log, struct log_producer *producer)

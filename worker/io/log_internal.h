@@ -10,7 +10,7 @@
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
- *   log_window.c, log_ring.c, offset_meta.c, offset_map.c   pure parts
+ *   log_window.c, log_carry.c, log_block.c, log_ring.c, offset_meta.c, offset_map.c   pure parts
  *
  * `struct log` is split by thread: what the loop thread owns, what the log thread owns, and what both may touch.
  */
@@ -22,11 +22,13 @@
 #include <stdatomic.h>
 
 #include "worker/io/log.h"
+#include "worker/io/log_block.h"
 #include "worker/io/log_ring.h"
 #include "worker/io/log_window.h"
 
 /* I7 */
 #define LOG_WINDOW_MAX OFFSET_MAP_WINDOW         /* offsets from the lowest that is not done, of one partition */
+#define LOG_CARRY_AT (LOG_WINDOW_MAX / 4 * 3)    /* a record that lags so far behind is appended again */
 #define LOG_WAITING_BYTES_MAX (64 * 1024 * 1024) /* finished and not committed; above it no step events are fetched */
 #define LOG_BURST_WORKS_MAX 5000                 /* of one transaction */
 #define LOG_BURST_BYTES_MAX (8 * 1024 * 1024)
@@ -185,6 +187,7 @@ struct log {
     size_t next_queue; /* where to begin: queues take turns */
     int64_t last_tenure;
     int64_t with_loop_steps; /* credits in use */
+    int64_t last_carry;      /* numbers the attempts */
 
     rd_kafka_t *reader; /* read_committed, no group: `control` and `waiting` */
     rd_kafka_t *ruler;  /* read_uncommitted, no group: high watermarks */

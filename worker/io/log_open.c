@@ -259,7 +259,7 @@ void log_disconnect(struct log *log)
     for (size_t i = 0; i < log->properties_count && log->properties != NULL; i++)
         free(log->properties[i]);
     for (; log->outbox_count > 0; log->outbox_count--)
-        free(log->outbox[log->outbox_head++ & (log->outbox_capacity - 1)]);
+        log_block_drop(log->outbox[log->outbox_head++ & (log->outbox_capacity - 1)]);
     free(log->outbox);
     free(log->topics);
     free(log->properties);

@@ -68,7 +68,7 @@ static void control_record(struct log *log, const rd_kafka_message_t *message)
     event->topic_name = rd_kafka_topic_name(log->control);
     log->control_reached = message->offset + 1;
     if (is_count(log, event))
-        free(event);
+        log_block_drop(event);
     else
         log_push(log, event);
 }

@@ -26,9 +26,8 @@
 
 struct log_event *log_event_new(enum log_event_kind kind, const struct log_partition *partition, size_t extra)
 {
-    struct log_event *event = calloc(1, sizeof *event + extra);
-    if (event == NULL)
-        abort();
+    struct log_event *event = log_block_new(extra);
+    memset(event + 1, 0, extra);
     event->kind = kind;
     event->offset = -1;
     if (partition != NULL) {
@@ -42,9 +41,7 @@ struct log_event *log_event_new(enum log_event_kind kind, const struct log_parti
 
 struct log_event *log_event_of(enum log_event_kind kind, const rd_kafka_message_t *message)
 {
-    struct log_event *event = malloc(sizeof *event + message->key_len + message->len + 2);
-    if (event == NULL)
-        abort();
+    struct log_event *event = log_block_new(message->key_len + message->len + 2);
     char *key = (char *)(event + 1), *value = key + message->key_len + 1;
     *event = (struct log_event){.kind = kind,
                                 .partition = message->partition,
@@ -159,8 +156,10 @@ static void hand_over(struct log *log, struct log_partition *partition, const rd
     event->topic_name = partition->of->name;
     event->tenure = partition->tenure;
     event->suspect = message->offset < partition->suspect_below;
-    if (event->topic == TOPIC_STEPS)
+    if (event->topic == TOPIC_STEPS) {
+        log_window_keep(&partition->window, event);
         log->with_loop_steps++;
+    }
     log_push(log, event);
 }
 
@@ -241,6 +240,21 @@ static void tell_backlog_end(struct log *log, struct log_partition *partition)
         return;
     partition->backlog_told = true;
     log_push(log, log_event_new(LOG_BACKLOG_END, partition, 0));
+}
+
+/* ▲ A stuck call must not fill its partition's window. */
+static void carry(struct log *log)
+{
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        struct log_partition *partition = log->partitions[i];
+        if (partition->of->topic != TOPIC_STEPS || log_window_span(&partition->window) < LOG_CARRY_AT)
+            continue;
+        size_t count = log_window_carry(&partition->window, LOG_CARRY_AT, str_of(partition->of->pool),
+                                        &log->last_carry);
+        if (count > 0)
+            LOG_INFO("steps.carried", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
+                     LOG_I("steps", count));
+    }
 }
 
 /* ---- the consumer's own queue ---- */
@@ -385,6 +399,7 @@ static void turn(struct log *log)
     busy = serve_queues(log) || busy;
     for (size_t i = 0; i < log->partitions_count; i++)
         tell_backlog_end(log, log->partitions[i]);
+    carry(log);
     log_producers_serve(log);
     log_doubt_serve(log);
     busy = log_commit_serve(log) || busy;

@@ -1,15 +1,8 @@
-#include "worker/io/log_window.h"
-
 #include <assert.h>
 #include <stdlib.h>
 
-struct log_delivered {
-    int64_t offset;
-    struct log_work *work; /* NULL: the loop has it, or it is committed */
-    bool committed;
-    bool far;                /* counted in window->far */
-    struct log_works behind; /* ordered: timers that must wait for it */
-};
+#include "worker/io/log_block.h"
+#include "worker/io/log_window_internal.h"
 
 void log_works_add(struct log_works *works, struct log_work *work)
 {
@@ -41,7 +34,7 @@ static void free_all(struct log_works *works)
         free(work);
 }
 
-static struct log_delivered *at(const struct log_window *window, size_t index)
+struct log_delivered *log_window_at(const struct log_window *window, size_t index)
 {
     return &window->ring[(window->head + index) & (window->capacity - 1)];
 }
@@ -54,11 +47,14 @@ void log_window_start(struct log_window *window, bool ordered, int64_t committed
 void log_window_free(struct log_window *window)
 {
     free_all(&window->ready);
-    for (size_t i = window->in_order; i < window->count; i++) {
-        if (window->ordered || at(window, i)->far)
-            free(at(window, i)->work);
-        free_all(&at(window, i)->behind);
+    for (size_t i = 0; i < window->count; i++) {
+        struct log_delivered *delivered = log_window_at(window, i);
+        if ((window->ordered && i >= window->in_order) || delivered->far)
+            free(delivered->work);
+        free_all(&delivered->behind);
+        log_block_drop(delivered->source);
     }
+    log_moved_free_all(window);
     free(window->ring);
     *window = (struct log_window){.count = 0};
 }
@@ -70,11 +66,22 @@ static void grow(struct log_window *window)
     if (bigger == NULL)
         abort();
     for (size_t i = 0; i < window->count; i++)
-        bigger[i] = *at(window, i);
+        bigger[i] = *log_window_at(window, i);
     free(window->ring);
     window->ring = bigger;
     window->capacity = capacity;
     window->head = 0;
+}
+
+struct log_delivered *log_window_push(struct log_window *window, int64_t offset)
+{
+    if (window->count == window->capacity)
+        grow(window);
+    window->count++;
+    window->uncommitted++;
+    struct log_delivered *pushed = log_window_at(window, window->count - 1);
+    *pushed = (struct log_delivered){.offset = offset};
+    return pushed;
 }
 
 bool log_window_deliver(struct log_window *window, int64_t offset)
@@ -82,29 +89,32 @@ bool log_window_deliver(struct log_window *window, int64_t offset)
     if (offset < window->position)
         return false;
     window->position = offset + 1;
+    if (log_moved_arrive(window, offset))
+        return false;
     if (offset_map_has(&window->found, offset - window->found_at))
         return false;
-    if (window->count == window->capacity)
-        grow(window);
-    window->count++;
-    window->uncommitted++;
     window->with_loop++;
-    *at(window, window->count - 1) = (struct log_delivered){.offset = offset};
+    log_window_push(window, offset);
     return true;
 }
 
-/* Offsets rise, so: by halves. NULL: not there. */
-static struct log_delivered *find(const struct log_window *window, int64_t offset)
+void log_window_keep(struct log_window *window, struct log_event *event)
+{
+    log_window_at(window, window->count - 1)->source = log_block_hold(event);
+}
+
+/* Offsets rise, so: by halves. */
+struct log_delivered *log_window_find(const struct log_window *window, int64_t offset)
 {
     size_t low = 0, high = window->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (at(window, middle)->offset < offset)
+        if (log_window_at(window, middle)->offset < offset)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < window->count && at(window, low)->offset == offset ? at(window, low) : NULL;
+    return low < window->count && log_window_at(window, low)->offset == offset ? log_window_at(window, low) : NULL;
 }
 
 /* ---- finished ---- */
@@ -112,8 +122,8 @@ static struct log_delivered *find(const struct log_window *window, int64_t offse
 /* Ordered: everything finished at the front becomes ready. */
 static void advance(struct log_window *window)
 {
-    while (window->in_order < window->count && at(window, window->in_order)->work != NULL) {
-        struct log_delivered *next = at(window, window->in_order++);
+    while (window->in_order < window->count && log_window_at(window, window->in_order)->work != NULL) {
+        struct log_delivered *next = log_window_at(window, window->in_order++);
         struct log_work *timer;
         log_works_add(&window->ready, next->work);
         while ((timer = log_works_take(&next->behind)) != NULL)
@@ -123,12 +133,14 @@ static void advance(struct log_window *window)
 
 static bool fits_map(const struct log_window *window, int64_t offset)
 {
-    return offset - at(window, 0)->offset < OFFSET_MAP_WINDOW;
+    return offset - log_window_at(window, 0)->offset < OFFSET_MAP_WINDOW;
 }
 
-static void finish_record(struct log_window *window, struct log_delivered *delivered, struct log_work *work)
+void log_window_finished(struct log_window *window, struct log_delivered *delivered, struct log_work *work)
 {
     delivered->work = work;
+    log_block_drop(delivered->source);
+    delivered->source = NULL;
     window->with_loop--;
     if (window->ordered) {
         advance(window);
@@ -143,16 +155,15 @@ static void finish_record(struct log_window *window, struct log_delivered *deliv
 static void finish_timer(struct log_window *window, struct log_work *work)
 {
     size_t last = window->count;
-    while (last > window->in_order && at(window, last - 1)->work == NULL)
+    while (last > window->in_order && log_window_at(window, last - 1)->work == NULL)
         last--;
     if (window->ordered && last > window->in_order)
-        log_works_add(&at(window, last - 1)->behind, work);
+        log_works_add(&log_window_at(window, last - 1)->behind, work);
     else
         log_works_add(&window->ready, work);
 }
 
-/* Takes `old` out of `works`, and puts `work` in its place, if there is one. */
-static void swap(struct log_works *works, const struct log_work *old, struct log_work *work)
+void log_works_swap(struct log_works *works, const struct log_work *old, struct log_work *work)
 {
     struct log_works all = *works;
     struct log_work *one;
@@ -171,28 +182,32 @@ void log_window_refuse(struct log_window *window, struct log_work *work)
     if (window->ordered && work->offset >= 0)
         return;
     if (work->offset >= 0) {
-        find(window, work->offset)->work = NULL;
+        log_window_find(window, work->offset)->work = NULL;
         window->with_loop++;
     }
     window->size -= work->size;
-    swap(&window->ready, work, NULL);
+    log_works_swap(&window->ready, work, NULL);
     free(work);
 }
 
 bool log_window_finish(struct log_window *window, struct log_work *work)
 {
-    struct log_delivered *delivered = find(window, work->offset);
+    struct log_delivered *delivered = log_window_find(window, work->offset);
+    struct log_moved *moved = log_moved_known(window, work->offset);
     if (work->offset < 0) {
         finish_timer(window, work);
+    } else if (moved != NULL) {
+        if (!log_moved_finish(window, moved, work))
+            return false;
     } else if (delivered == NULL || delivered->committed) {
         return false;
     } else if (delivered->work == NULL) {
-        finish_record(window, delivered, work);
+        log_window_finished(window, delivered, work);
     } else if (delivered->work->refused) {
         struct log_work *old = delivered->work;
         delivered->work = work;
         window->size -= old->size;
-        swap(&window->ready, old, work);
+        log_works_swap(&window->ready, old, work);
         free(old);
     } else {
         return false;
@@ -230,17 +245,18 @@ int64_t log_window_plan(struct log_window *window, size_t count, struct offset_m
     for (size_t n = 0; n < count; n++, work = work->next)
         work->taken = true;
     size_t i = 0;
-    while (i < window->count && is_done(at(window, i)))
+    while (i < window->count && is_done(log_window_at(window, i)))
         i++;
-    int64_t base = i < window->count ? at(window, i)->offset : pass_found(window, window->position), from = base + 1;
+    int64_t base = i < window->count ? log_window_at(window, i)->offset : pass_found(window, window->position),
+            from = base + 1;
     if (done != NULL)
         *done = (struct offset_map){.span = 0};
     if (done != NULL && !window->ordered) {
         for (i++; i < window->count; i++) {
-            if (is_done(at(window, i)))
+            if (is_done(log_window_at(window, i)))
                 continue;
-            offset_map_mark(done, from - base, at(window, i)->offset - base);
-            from = at(window, i)->offset + 1;
+            offset_map_mark(done, from - base, log_window_at(window, i)->offset - base);
+            from = log_window_at(window, i)->offset + 1;
         }
         offset_map_mark(done, from - base, window->position - base);
         mark_found(window, base, done);
@@ -254,7 +270,7 @@ int64_t log_window_plan(struct log_window *window, size_t count, struct offset_m
 static void fetch_far(struct log_window *window)
 {
     for (size_t i = 0; i < window->count && window->far > 0; i++) {
-        struct log_delivered *delivered = at(window, i);
+        struct log_delivered *delivered = log_window_at(window, i);
         if (!delivered->far || !fits_map(window, delivered->offset))
             continue;
         delivered->far = false;
@@ -267,16 +283,19 @@ void log_window_committed(struct log_window *window, size_t count)
 {
     for (; count > 0; count--) {
         struct log_work *work = log_works_take(&window->ready);
-        struct log_delivered *delivered = find(window, work->offset);
+        struct log_delivered *delivered = log_window_find(window, work->offset);
         if (delivered != NULL) {
             delivered->committed = true;
             delivered->work = NULL;
             window->uncommitted--;
+            if (delivered->moved != NULL)
+                log_moved_committed(window, delivered->moved, work);
+            delivered->moved = NULL;
         }
         window->size -= work->size;
         free(work);
     }
-    while (window->count > 0 && at(window, 0)->committed) {
+    while (window->count > 0 && log_window_at(window, 0)->committed) {
         window->head = (window->head + 1) & (window->capacity - 1);
         window->count--;
         window->in_order -= window->in_order > 0;
@@ -286,5 +305,5 @@ void log_window_committed(struct log_window *window, size_t count)
 
 int64_t log_window_span(const struct log_window *window)
 {
-    return window->count > 0 ? window->position - at(window, 0)->offset : 0;
+    return window->count > 0 ? window->position - log_window_at(window, 0)->offset : 0;
 }

@@ -29,7 +29,9 @@ struct log_work {
     int64_t offset; /* of the record that is finished; -1: none (a timer) */
     bool
         refused; /* ordered: the brokers cannot take its records: it waits in its place until the loop hands over others */
-    bool taken;  /* into the commit that is being planned */
+    bool taken; /* into the commit that is being planned */
+    int64_t
+        carry;   /* not of the loop: appends the record at `offset` again; the number of the attempt. 0: of the loop */
     size_t size; /* bytes of all records */
     size_t count;
     struct log_record records[]; /* their texts lie behind them */
@@ -53,6 +55,7 @@ struct log_window {
     size_t with_loop;             /* of them, not finished */
     struct log_works ready;       /* in the order to commit */
     size_t size;                  /* bytes of records of all work it holds */
+    struct log_moved *moved;      /* records that were appended again, or are about to be */
 };
 
 void log_works_add(struct log_works *works, struct log_work *work);
@@ -64,6 +67,9 @@ void log_window_free(struct log_window *window);
 
 /* The record at `offset` came. False: it was done before, or was delivered already: pass it by. */
 bool log_window_deliver(struct log_window *window, int64_t offset);
+
+/* The event of the record that was delivered last: held for log_window_carry. */
+void log_window_keep(struct log_window *window, struct log_event *event);
 
 /* Takes `work`, unless it is of a record that was not delivered or is finished already: then false. */
 bool log_window_finish(struct log_window *window, struct log_work *work);
@@ -82,5 +88,26 @@ void log_window_committed(struct log_window *window, size_t count);
 
 /* Offsets from the lowest that is not committed up to the position: what a map must hold. */
 int64_t log_window_span(const struct log_window *window);
+
+/* ---- carrying: log_carry.c ----
+ * A record that the loop has had for so long that the window fills up behind it is appended again, as it was, in the
+ * transaction that says that its old offset is done. The loop does not notice: what it hands over for the old offset is of
+ * the new one, and the record is not delivered to it twice. */
+
+/* Makes carries for all with the loop that are `lag` or more below the position; they are ready. They go to steps.`pool`
+ * (borrowed: lives as long as the window). Numbers them from `*last` + 1. Returns how many. */
+size_t log_window_carry(struct log_window *window, int64_t lag, struct str pool, int64_t *last);
+
+/* The delivery report of one: where it lies, if its transaction is committed. */
+void log_window_carried(struct log_window *window, int64_t carry, int64_t offset);
+
+/* No transaction is under way: what was to be carried is not, so that work for it can be committed. */
+void log_window_uncarry(struct log_window *window);
+
+/* The brokers do not take this carry: its record stays where it is. */
+void log_window_stay(struct log_window *window, const struct log_work *work);
+
+/* The offset by which the loop knows the record at `offset`. */
+int64_t log_window_known(const struct log_window *window, int64_t offset);
 
 #endif

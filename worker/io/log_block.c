@@ -1,0 +1,36 @@
+#include "worker/io/log_block.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct log_block {
+    atomic_int holders;
+    struct log_event event; /* the bytes behind it */
+};
+
+static struct log_block *block_of(struct log_event *event)
+{
+    return (struct log_block *)((char *)event - offsetof(struct log_block, event));
+}
+
+struct log_event *log_block_new(size_t extra)
+{
+    struct log_block *block = malloc(sizeof *block + extra);
+    if (block == NULL)
+        abort();
+    block->event = (struct log_event){.offset = 0};
+    atomic_init(&block->holders, 1);
+    return &block->event;
+}
+
+struct log_event *log_block_hold(struct log_event *event)
+{
+    atomic_fetch_add_explicit(&block_of(event)->holders, 1, memory_order_relaxed);
+    return event;
+}
+
+void log_block_drop(struct log_event *event)
+{
+    if (event != NULL && atomic_fetch_sub_explicit(&block_of(event)->holders, 1, memory_order_acq_rel) == 1)
+        free(block_of(event));
+}
