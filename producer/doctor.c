@@ -14,8 +14,12 @@ static const char *const help =
     "the topics, the workers' group, Redis, the published contracts, the models that they use, and the variables of their\n"
     "tools (as set here; what counts is the workers' environment). The models are those of worker.cfg.\n"
     "Exit code 0: nothing failed; warnings are no failure.\n\n"
+    "With --adopt it repairs partitions that no worker serves, because their committed offset is missing, cannot be read, or\n"
+    "lies outside of the log: it says what is skipped or done again, and with --yes commits an offset from which they are\n"
+    "served. All workers must be stopped. TOPIC is without the namespace; without TOPIC PARTITION it is about all of them.\n\n"
     "  myelin doctor\n"
-    "  myelin doctor --worker-config /etc/myelin/worker.cfg";
+    "  myelin doctor --worker-config /etc/myelin/worker.cfg\n"
+    "  myelin doctor --adopt steps.default 3 --yes";
 
 void doctor_say(struct doctor *doctor, enum doctor_verdict verdict, const char *what, const char *format, ...)
 {
@@ -131,6 +135,8 @@ static bool look_at_kafka(struct doctor *doctor, int64_t timeout_ms)
                    "%d broker%s: what a lost disk takes with it is gone; three for production", (int)kafka.brokers,
                    kafka.brokers == 1 ? "" : "s");
     look_at_topics(doctor);
+    if (doctor->topics)
+        doctor_partitions(doctor, timeout_ms);
     look_at_workers(doctor, timeout_ms);
     return true;
 }
@@ -169,13 +175,21 @@ int cmd_doctor(struct cmd *cmd)
 {
     int code;
     const char *worker_config = NULL;
-    const struct cmd_option options[] = {{"worker-config", "FILE", &worker_config, NULL,
-                                          "the worker's settings; else config/worker.cfg, /etc/myelin/worker.cfg"}};
-    const struct cmd_syntax syntax = {.options = options, .options_count = 1, .help = help};
+    bool adopt = false, yes = false;
+    const struct cmd_option options[] = {
+        {"worker-config", "FILE", &worker_config, NULL,
+         "the worker's settings; else config/worker.cfg, /etc/myelin/worker.cfg"},
+        {"adopt", NULL, NULL, &adopt, "show what it takes to serve partitions that are not served"},
+        {"yes", NULL, NULL, &yes, "with --adopt: do it"}};
+    const struct cmd_syntax syntax = {.options = options, .options_count = 3, .arguments_max = 2, .help = help};
     if (!cmd_parse(cmd, &syntax, &code))
         return code;
+    if (cmd->arguments_count == 1 || (!adopt && (yes || cmd->arguments_count > 0)))
+        return cmd_fail(cmd, CMD_USAGE, "say: --adopt [TOPIC PARTITION] [--yes]");
     struct doctor doctor = {.cmd = cmd};
     int64_t timeout_ms = cmd_timeout(cmd, LOOK_TIMEOUT_MS);
+    if (adopt)
+        return cmd_settings(cmd, &code) ? doctor_adopt(&doctor, yes, timeout_ms) : code;
     if (look_at_settings(&doctor, worker_config)) {
         bool kafka = look_at_kafka(&doctor, timeout_ms);
         look_at_redis(&doctor, timeout_ms);

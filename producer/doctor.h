@@ -13,6 +13,10 @@ struct doctor {
     bool topics; /* they are there */
 };
 
+/* The partitions that no worker serves: says so; and repairs them, or only shows what that would do. */
+void doctor_partitions(struct doctor *doctor, int64_t timeout_ms);
+int doctor_adopt(struct doctor *doctor, bool yes, int64_t timeout_ms);
+
 void doctor_say(struct doctor *doctor, enum doctor_verdict verdict, const char *what, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 

@@ -18,7 +18,7 @@ static const struct commands_entry entries[] = {
     {"resolve", cmd_resolve, "RUN STEP --done JSON | --not-done | --fail", "settle a write in doubt"},
     {"dead list", cmd_dead_list, "", "what could not be processed, and why"},
     {"dead show", cmd_dead_show, "PARTITION@OFFSET", "one of them with its bytes"},
-    {"doctor", cmd_doctor, "", "is everything there that a run needs"},
+    {"doctor", cmd_doctor, "[--adopt [TOPIC PARTITION]]", "is everything there that a run needs"},
 };
 
 int main(int argc, char **argv)

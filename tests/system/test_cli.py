@@ -58,6 +58,8 @@ def myelin(*command, input=None, **env):
     (["resolve", "a", "b", "--fail", "--not-done"], 64, "say exactly one of"),
     (["resolve", "a", "b", "--done", "{"], 65, "not valid JSON"),
     (["dead", "show", "17"], 64, "PARTITION@OFFSET"),
+    (["doctor", "--yes"], 64, "--adopt"),
+    (["doctor", "--adopt", "inbox"], 64, "--adopt"),
     (["contract", "check", "/nonexistent.cfg"], 1, "/nonexistent.cfg: cannot be opened"),
     (["contract", "show", "/nonexistent.cfg"], 65, "1 error"),
     (["runs", "--config", "/nonexistent.cfg"], 78, "/nonexistent.cfg: cannot be opened"),

@@ -300,9 +300,15 @@ def commit(space, topic, partition, offset, metadata):
     consumer.close()
 
 
+def adopt(space, *words):
+    done = subprocess.run([BUILD / "myelin", "doctor", "--adopt", *words], env={**space.env, "MYELIN_NAMESPACE": space.name},
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
 def test_partitions_that_must_not_be_served(namespace):
     """▲ No committed offset, metadata of a newer version, with a map that is none, or of somebody else, a log that begins above its base or
-    ends below it: not served, loudly; the others are. Repaired, they are served without a restart."""
+    ends below it: not served, loudly; the others are. `myelin doctor --adopt` says what that costs, and repairs them."""
     space = namespace(partitions=8)
     admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
     steps = f"{space.name}.steps.default"
@@ -316,16 +322,27 @@ def test_partitions_that_must_not_be_served(namespace):
         done.result()
     commit(space, steps, 6, 9, "1 3")
     worker = space.serve("a").serving()
-    reasons = ["version 2", "map of its committed offset is not one", "is not Myelin's", "no commit_seq", "no commit_seq", "0 to 1 are gone", "behind its end 0"]
+    reasons = ["version 2", "map of its committed offset is not one", "is not Myelin's", "no commit_seq", "no commit_seq",
+               "0 to 1 are gone", "behind its end 0"]
     for partition, reason in enumerate(reasons):
         worker.says(f"event=partition.not_served topic={steps} partition={partition} ")
         line = next(l for l in worker.log().splitlines() if f"not_served topic={steps} partition={partition} " in l)
         assert reason in line, line
     assert f"not_served topic={steps} partition=7 " not in worker.log()
     assert "not_served topic=" + f"{space.name}.inbox" not in worker.log()
+    code, said = adopt(space, "--yes")
+    assert code == 1 and "has members" in said, said
     worker.end(signal.SIGTERM)
-    for partition in range(7):
-        commit(space, steps, partition, 2 if partition == 5 else 0, "")
-    worker = space.serve("a").serving()
-    time.sleep(1)
+    code, said = adopt(space)
+    assert code == 1 and "nothing was changed" in said and said.count("steps.default ") == 7, said
+    assert "steps.default 5: served from 2 on; SKIPPED for ever: 0 to 1" in said and "version 2" in said, said
+    assert adopt(space, "steps.default", "7", "--yes")[0] == 66  # it is served
+    code, said = adopt(space, "steps.default", "5", "--yes")
+    assert code == 0 and said.count("adopted") == 1, said
+    code, said = adopt(space, "--yes")
+    assert code == 0 and said.count("adopted") == 6, said
+    assert adopt(space)[0] == 66
+    worker = space.serve("a")
+    for partition in range(8):
+        worker.says(f"assigned steps {partition} at {2 if partition == 5 else 0}\n")
     assert "not_served" not in worker.log()

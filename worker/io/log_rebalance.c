@@ -12,10 +12,10 @@
 #include <string.h>
 
 #include "worker/base/logline.h"
+#include "worker/io/adopt.h"
 #include "worker/io/clock.h"
 #include "worker/io/kafka_config.h"
 #include "worker/io/log_internal.h"
-#include "worker/io/offset_meta.h"
 
 #define RETRY_US 20000      /* of what was not answered, or could not be used */
 #define LEAVE_LOOK_US 10000 /* no event tells that a producer may be tried again */
@@ -145,7 +145,8 @@ static void assign(struct log *log)
             continue;
         if (partition->queue == NULL)
             partition->queue = split_queue(log, partition);
-        rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset = partition->window.position;
+        rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset =
+            partition->window.position;
     }
     rd_kafka_resp_err_t failed = rd_kafka_assign(log->consumer, list);
     rd_kafka_topic_partition_list_destroy(list);
@@ -200,51 +201,27 @@ static int64_t edge_of(const rd_kafka_topic_partition_list_t *list, const char *
     return -1;
 }
 
-/* Why a partition with this committed offset must not be served; NULL: it may. ▲ Design: "Topics". */
-static const char *objection(const struct log_topic *of, const rd_kafka_topic_partition_t *committed, int64_t begin,
-                             int64_t end, struct offset_meta *meta, struct error *error)
-{
-    struct str text = {committed->metadata, committed->metadata_size};
-    if (committed->offset < 0)
-        error_set(error, ERROR_FATAL, "it has no committed offset; run: myelin topics create");
-    else if (!offset_meta_read(text, committed->offset, meta, error))
-        error_wrap(error, "committed offset %" PRId64, committed->offset);
-    else if (of->topic == TOPIC_INBOX && meta->done.span > 0)
-        error_set(error, ERROR_FATAL,
-                  "its committed offset %" PRId64 " carries a map, and this version commits an inbox in order: "
-                  "upgrade the worker",
-                  committed->offset);
-    else if (begin > committed->offset)
-        error_set(error, ERROR_FATAL,
-                  "records %" PRId64 " to %" PRId64
-                  " are gone and were not processed; look, then: myelin doctor --adopt",
-                  committed->offset, begin - 1);
-    else if (end < committed->offset)
-        error_set(error, ERROR_FATAL,
-                  "its committed offset %" PRId64 " lies behind its end %" PRId64
-                  ": the topic was made anew; look, then: myelin doctor --adopt",
-                  committed->offset, end);
-    else
-        return NULL;
-    return error->text;
-}
-
 static void settle(struct log *log, struct log_partition *partition, const rd_kafka_topic_partition_t *committed,
                    const struct edges *edges)
 {
     struct error error;
     struct offset_meta meta;
-    int64_t end = edge_of(edges->end, partition->of->name, partition->number);
-    int64_t begin = edge_of(edges->begin, partition->of->name, partition->number);
-    const char *why = objection(partition->of, committed, begin, end, &meta, &error);
-    if (why != NULL) {
-        log_unserve(partition, why);
+    struct adopt_offsets offsets = {
+        .committed = committed->offset,
+        .metadata = {committed->metadata, committed->metadata_size},
+        .begin = edge_of(edges->begin, partition->of->name, partition->number),
+        .end = edge_of(edges->end, partition->of->name, partition->number),
+        .ordered = partition->of->topic == TOPIC_INBOX,
+    };
+    /* ▲ Design: "Topics". */
+    if (!adopt_check(&offsets, &meta, &error)) {
+        log_unserve(partition, error.text);
         return;
     }
     partition->base = committed->offset;
-    log_window_start(&partition->window, partition->of->topic == TOPIC_INBOX, committed->offset, &meta.done);
+    log_window_start(&partition->window, offsets.ordered, committed->offset, &meta.done);
     partition->seq = meta.commit_seq;
-    partition->suspect_below = end;
+    partition->suspect_below = offsets.end;
     partition->told = true;
     struct log_event *event = log_event_new(LOG_ASSIGNED, partition, 0);
     event->offset = partition->base;

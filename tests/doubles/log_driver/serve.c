@@ -172,6 +172,8 @@ static void on_event(struct driver *driver, struct log_event *event)
         on_inbox(driver, event);
         break;
     case LOG_ASSIGNED:
+        fprintf(stderr, "assigned %s %" PRId32 " at %" PRId64 "\n", event->topic == TOPIC_STEPS ? "steps" : "inbox",
+                event->partition, event->offset);
         if (event->topic == TOPIC_INBOX) {
             forget_table(driver, event->partition);
             driver->tables[event->partition].source = *event;
