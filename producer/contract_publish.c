@@ -71,7 +71,7 @@ int cmd_contract_publish(struct cmd *cmd)
     struct contract **contracts = ARENA_ARRAY(cmd->arena, cmd->arguments_count, struct contract *);
     bool good = true;
     for (size_t i = 0; i < cmd->arguments_count; i++) {
-        contracts[i] = contracts_read(cmd, cmd->arguments[i]);
+        contracts[i] = contracts_read(cmd, cmd->arguments[i], NULL);
         good = good && contracts[i] != NULL;
     }
     code = CMD_NO;

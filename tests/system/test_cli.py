@@ -93,6 +93,19 @@ def test_a_bad_contract_is_told_as_objects(tmp_path):
     assert any(t.get("line", 0) > 0 and 'did you mean "researcher"?' in t["text"] for t in told)
 
 
+def test_a_model_that_the_worker_does_not_have(tmp_path):
+    path = tmp_path / "bad.cfg"
+    path.write_text(CONTRACT.read_text().replace('model = "small"', 'model = "smal"'))
+    line = path.read_text()[: path.read_text().index('"smal"')].count("\n") + 1
+    done = myelin("contract", "check", path)
+    assert done.returncode == 1
+    assert f'bad.cfg:{line}: agents.reviewer.model: no such model "smal", did you mean "small"?' in done.stderr + done.stdout
+    settings = tmp_path / "worker.cfg"
+    settings.write_text('models = { smal = { url = "http://127.0.0.1:1"; model = "m"; }; default = { url = "http://127.0.0.1:1"; model = "m"; }; };\n')
+    assert myelin("contract", "check", path, "--worker-config", settings).returncode == 0
+    assert myelin("contract", "check", path, "--worker-config", tmp_path / "none.cfg").returncode == 78
+
+
 def test_kafka_that_is_not_there():
     done = myelin("doctor", "--timeout", "1s", MYELIN_KAFKA="127.0.0.1:1", MYELIN_REDIS="127.0.0.1:1")
     assert done.returncode == 1 and "FAIL  kafka      cannot reach 127.0.0.1:1" in done.stdout

@@ -100,6 +100,7 @@ struct tool {
 
 struct agent {
     struct str name, model, system; /* model: a name in the worker's settings */
+    int32_t model_line;             /* where the file says it; 0 = not known */
     int32_t *tools;
     size_t tools_count;
     int32_t turns_max;     /* default 8 */
@@ -121,9 +122,10 @@ struct assignment {
 struct step {
     struct str name;
     enum step_kind kind;
-    int32_t agent;     /* STEP_AGENT, and STEP_TOOL whose tool is an agent */
-    int32_t tool;      /* STEP_TOOL */
-    struct str model;  /* STEP_MODEL */
+    int32_t agent;    /* STEP_AGENT, and STEP_TOOL whose tool is an agent */
+    int32_t tool;     /* STEP_TOOL */
+    struct str model; /* STEP_MODEL */
+    int32_t model_line;
     struct str system; /* STEP_MODEL: its own system text; may be absent */
     const struct expr *sees, *args, *check;
     struct schema *output; /* the step's own; an agent's own is checked as well */

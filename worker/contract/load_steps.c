@@ -205,6 +205,8 @@ static void take_step(struct load *load, size_t index)
     step->checkpoint = -1;
     step->guarded_by = -1;
     keys_load_also(load, group, STEP_KEYS, KEYS_COUNT(STEP_KEYS), step, also, choices_count);
+    const struct node *model = tree_member(group, "model");
+    step->model_line = model != NULL ? model->line : 0;
     for (int edge = 0; edge < EDGE_COUNT; edge++)
         if (tree_member(node, edge_name((enum edge)edge)) != NULL && step->edges[edge] == TARGET_NONE)
             load->loose[index] = true;

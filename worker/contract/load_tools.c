@@ -206,6 +206,8 @@ void load_agents(struct load *load)
         struct agent *agent = &load->contract->agents[i];
         agent->name = node->key;
         keys_load(load, json_is_object(node->json) ? node : NULL, AGENT_KEYS, KEYS_COUNT(AGENT_KEYS), agent);
+        const struct node *model = tree_member(node, "model");
+        agent->model_line = model != NULL ? model->line : 0;
         if (keys_list(node, "tools") != NULL)
             take_agent_tools(load, keys_list(node, "tools"), agent);
     }
