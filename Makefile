@@ -56,6 +56,7 @@ cli_src    := $(wildcard producer/*.c)
 test_src   := $(wildcard tests/unit/*.c tests/scenario/*.c)
 fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
 double_src := $(wildcard tests/doubles/*.c tests/doubles/*/*.c)
+bench_src  := $(wildcard tests/bench/*.c)
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 # In tests/unit and tests/scenario each test_*.c is a program and the rest helps every program of its directory.
@@ -67,15 +68,18 @@ replays   := $(fuzz_src:%.c=$(B)/%)
 common    := $(filter tests/doubles/common%,$(double_src))
 doubles   := $(addprefix $(B)/tests/,$(sort $(foreach s,$(filter-out $(common),$(double_src)),\
              $(basename $(word 3,$(subst /, ,$s))))))
+benches   := $(bench_src:%.c=$(B)/%)
 double_of  = $(filter tests/doubles/$(1).c tests/doubles/$(1)/%,$(double_src))
 helpers    = $(filter-out $(test_main),$(filter $(dir $(1))%,$(test_src)))
-sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) $(fuzz_src) $(wildcard tests/fuzz/*.c) $(double_src))
+sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) $(fuzz_src) $(wildcard tests/fuzz/*.c) $(double_src) \
+             $(bench_src))
 
 ##@ Build
 all: $(B)/libmyelin.a $(programs) ## both programs: build/myelin and build/myelin-worker
 objects: $(call obj,$(sources))
 tests: $(tests) $(if $(COVER),,$(replays))
 doubles: $(doubles)
+benches: $(benches)
 replays: $(replays)
 
 $(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(wildcard worker/wire/schemas.h))
@@ -83,7 +87,7 @@ $(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(w
 	@rm -f $@ && ar rcs $@ $^
 $(B)/myelin-worker: $(B)/obj/worker/main.o
 $(B)/myelin: $(call obj,$(cli_src))
-$(programs) $(tests) $(replays) $(doubles): $(B)/libmyelin.a
+$(programs) $(tests) $(replays) $(doubles) $(benches): $(B)/libmyelin.a
 	@echo "  LD    $@"
 	@mkdir -p $(@D)
 	@$(LINK) -o $@ $(filter %.o,$^) $(B)/libmyelin.a $(PKG_LIBS) $(EXTRA_LIBS)
@@ -92,6 +96,7 @@ $(programs) $(tests) $(replays) $(doubles): $(B)/libmyelin.a
 $(tests): EXTRA_LIBS = -lcmocka
 $(tests): $(B)/%: $(B)/obj/%.o $$(call obj,$$(call helpers,$$*))
 $(doubles): $(B)/tests/%: $$(call obj,$$(call double_of,$$*) $(common))
+$(benches): $(B)/%: $(B)/obj/%.o
 $(replays): EXTRA_LIBS = $(if $(COVER),-fsanitize=fuzzer)
 $(replays): $(B)/%: $(B)/obj/%.o $(if $(COVER),,$(B)/obj/tests/fuzz/replay.o)
 
@@ -136,6 +141,8 @@ lint: ## both compilers, formatting, clang-tidy and the project's own rules
 	@tests/lint
 format: ## apply .clang-format
 	@ops/setup lint && git ls-files '*.c' '*.h' | xargs clang-format -i
+bench: all benches build/venv/ready kafka build/setup-bench ## how fast, in ratios; PARTS="..." some of it; PEERS=1 beside Restate (minutes)
+	@MYELIN_BUILD=$(B) PEERS=$(PEERS) tests/bench/run $(PARTS)
 fuzz: build/setup-lint ## fuzz each decoder of outside bytes for FUZZ_SECONDS
 	@$(MAKE) --no-print-directory VARIANT=fuzz replays
 	@tests/fuzz/run $(FUZZ_SECONDS)
@@ -152,4 +159,4 @@ reset: ## stop them and delete their data
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all kafka objects tests doubles replays install clean demo test check lint format fuzz up down status reset help FORCE
+.PHONY: all kafka objects tests doubles benches replays bench install clean demo test check lint format fuzz up down status reset help FORCE

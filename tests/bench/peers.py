@@ -1,0 +1,2 @@
+from stand import NotMeasured
+def peers(r): raise NotMeasured("x")
