@@ -5,10 +5,11 @@
  *   ceiling --brokers LIST --group ID --in TOPIC --messages N --out TOPIC=FILE [--out TOPIC=FILE]... [--id TEXT]
  *           [--batch 4000] [--in-flight 1000 --url URL]
  *   ceiling --brokers LIST --fill N --out TOPIC=FILE [--id TEXT]
+ *   ceiling --calls N --url URL [--in-flight 1000]
  *
  * For each message taken from --in one record goes to each --out: the bytes of FILE, where --id, a run's id, becomes another one
  * each time, so that compression finds as much as in the real records. With --url each message costs one POST (libcurl multi,
- * --in-flight at once) before it counts as done. --fill only writes. Prints one line of JSON; the clock starts when both
+ * --in-flight at once) before it counts as done. --fill only writes, --calls only calls. Prints one line of JSON; the clock starts when both
  * producers have committed once, which costs a new one half a second.
  */
 #include <curl/curl.h>
@@ -33,7 +34,7 @@ struct out {
 
 static struct {
     const char *brokers, *group, *in, *id, *url;
-    long messages, fill, batch, in_flight;
+    long messages, fill, calls, batch, in_flight;
     struct out outs[OUTS_MAX];
     size_t outs_count;
 } options = {.batch = 4000, .in_flight = 1000};
@@ -338,6 +339,19 @@ static void run(void)
     exit(0); /* nothing is open; the system takes the rest */
 }
 
+static void call_only(void)
+{
+    pthread_t thread;
+    multi = curl_multi_init();
+    atomic_store(&calls_wanted, options.calls);
+    double from = now_s();
+    pthread_create(&thread, NULL, make_calls, NULL);
+    while (atomic_load(&calls_ended) < options.calls)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    printf("{\"messages\": %ld, \"seconds\": %.6f, \"calls_failed\": %ld}\n", options.calls, now_s() - from,
+           atomic_load(&calls_failed));
+}
+
 static void fill(void)
 {
     rd_kafka_t *producer = open_producer(-1);
@@ -352,15 +366,11 @@ int main(int argc, char **argv)
         const char *name, **text;
         long *number;
     } known[] = {
-        {"--brokers", &options.brokers, NULL},
-        {"--group", &options.group, NULL},
-        {"--in", &options.in, NULL},
-        {"--id", &options.id, NULL},
-        {"--url", &options.url, NULL},
-        {"--messages", NULL, &options.messages},
-        {"--fill", NULL, &options.fill},
-        {"--batch", NULL, &options.batch},
-        {"--in-flight", NULL, &options.in_flight},
+        {"--brokers", &options.brokers, NULL}, {"--group", &options.group, NULL},
+        {"--in", &options.in, NULL},           {"--id", &options.id, NULL},
+        {"--url", &options.url, NULL},         {"--messages", NULL, &options.messages},
+        {"--fill", NULL, &options.fill},       {"--calls", NULL, &options.calls},
+        {"--batch", NULL, &options.batch},     {"--in-flight", NULL, &options.in_flight},
     };
     char *outs[OUTS_MAX];
     size_t outs_count = 0;
@@ -379,15 +389,18 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < outs_count; i++)
         read_out(&options.outs[options.outs_count++], outs[i]);
+    bool kafka = options.brokers != NULL && options.outs_count > 0;
     bool sound = options.batch > 0 && options.batch <= HELD_MAX && options.in_flight > 0 &&
                  options.in_flight <= HELD_MAX;
-    if (options.brokers == NULL || options.outs_count == 0 || !sound)
-        die("usage", "the head of tests/bench/ceiling.c");
-    if (options.fill > 0)
+    if (!sound)
+        die("usage", "--batch and --in-flight are 1 to 65536");
+    if (options.calls > 0 && options.url != NULL)
+        call_only();
+    else if (kafka && options.fill > 0)
         fill();
-    else if (options.in != NULL && options.group != NULL && options.messages > 0)
+    else if (kafka && options.in != NULL && options.group != NULL && options.messages > 0)
         run();
     else
-        die("usage", "--fill, or --in, --group and --messages");
+        die("usage", "the head of tests/bench/ceiling.c");
     return 0;
 }

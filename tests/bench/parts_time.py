@@ -188,28 +188,21 @@ class Stream:
             if message := self.tail.next(0.2):
                 self.seen[message.partition()].append(time.monotonic())
 
-    def gap(self, since, seconds):
-        """Until every partition has shown something after `since`: how long the last of them took."""
-        partitions = range(self.stand.partitions)
-
-        def all_moved():
-            return all(self.seen[p] and self.seen[p][-1] > since for p in partitions)
-
-        wait_until("every partition moves again", all_moved, seconds)
-        return max(next(at for at in self.seen[p] if at > since) - since for p in partitions)
+    def silence(self, since, seconds):
+        """The longest time, from `since` on, in which some partition showed nothing; known once all have moved again. What was
+        committed right before may be read right after: not before half a second has passed is a partition said to move."""
+        wait_until("every partition moves again", lambda: all(
+            self.seen[p] and self.seen[p][-1] > since + 0.5 for p in range(self.stand.partitions)), seconds)
+        worst, until = 0, time.monotonic()
+        for p in range(self.stand.partitions):
+            times = [since] + [at for at in self.seen[p] if since < at < until] + [until]
+            worst = max(worst, max(b - a for a, b in zip(times, times[1:])))
+        return worst
 
     def calm(self, seconds=30):
         """Until every partition has shown something within the last half second."""
         wait_until("every partition moves", lambda: all(
             self.seen[p] and self.seen[p][-1] > time.monotonic() - 0.5 for p in range(self.stand.partitions)), seconds)
-
-    def longest_silence(self, since, until):
-        """The longest time between two things that became visible in one partition."""
-        worst = 0
-        for p in range(self.stand.partitions):
-            times = [since] + [at for at in self.seen[p] if since < at < until] + [until]
-            worst = max(worst, max(b - a for a, b in zip(times, times[1:])))
-        return worst
 
     def close(self):
         self.stop.set()
@@ -242,9 +235,8 @@ def killed(stand, stream, again_at_once):
     victim.kill()
     if again_at_once:
         stand.worker("b", ready=False)
-        took = stream.gap(since, 60)
-    else:
-        took = stream.gap(since, 60)
+    took = stream.silence(since, 60)
+    if not again_at_once:
         stand.worker("b", ready=False)
     wait_until("b listens", lambda: "event=admin.listens" in stand.workers[-1].log(), 30)
     return took
@@ -258,8 +250,7 @@ def stopped(stand, stream):
     since = time.monotonic()
     victim.process.send_signal(signal.SIGTERM)
     victim.process.wait(60)
-    stream.gap(time.monotonic(), 60)
-    took = stream.longest_silence(since - 0.5, time.monotonic())
+    took = stream.silence(since, 60)
     stand.worker("", ready=False)
     wait_until("it listens", lambda: "event=admin.listens" in stand.workers[-1].log(), 30)
     return took

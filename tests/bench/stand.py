@@ -187,7 +187,7 @@ class Stand(Space):
         if not hasattr(worker, "admin_port"):
             line = next(line for line in worker.log().splitlines() if "event=admin.listens" in line)
             worker.admin_port = int(dict(word.partition("=")[::2] for word in line.split())["port"])
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.admin_port}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.admin_port}/metrics", timeout=60) as page:
             return page.read().decode()
 
     def wait_ended(self, count, seconds):
