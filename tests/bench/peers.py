@@ -88,8 +88,12 @@ class Restate:
             self._start("server", [HOME / "node_modules/.bin/restate-server", "--no-logo", "--config-file", path], env),
             self._start("service", ["node", HOME / "service.mjs"], {**os.environ, "PORT": str(service), "TOOL_URL": tool.url,
                                                                     "NODE_ENV": "production"})]
-        wait_until("Restate takes the service", lambda: self._register(admin, service), 60, every=0.3)
-        wait_until("Restate answers", lambda: post(ingress, "/bench/steps", {"n": 1})[0] == 200, 60, every=0.3)
+        try:
+            wait_until("Restate takes the service", lambda: self._register(admin, service), 60, every=0.3)
+            wait_until("Restate answers", self._answers, 60, every=0.3)
+        except AssertionError as late:
+            self.stop()
+            raise NotMeasured(f"Restate {name} does not start: {late}; logs in {self.directory.relative_to(ROOT)}") from None
 
     def _start(self, name, command, env):
         with open(self.directory / f"{name}.log", "w") as log:
@@ -99,6 +103,12 @@ class Restate:
     def _register(self, admin, service):
         try:
             return post(admin, "/deployments", {"uri": f"http://127.0.0.1:{service}"})[0] in (200, 201)
+        except OSError:
+            return False
+
+    def _answers(self):
+        try:
+            return post(self.ingress, "/bench/steps", {"n": 1}, 5)[0] == 200
         except OSError:
             return False
 

@@ -2,6 +2,13 @@
 import http from "node:http";
 import * as restate from "@restatedev/restate-sdk";
 
+// The SDK wants Node.js 22; this is all that 20 lacks of it.
+Promise.withResolvers ??= function () {
+    const made = {};
+    made.promise = new this((resolve, reject) => Object.assign(made, { resolve, reject }));
+    return made;
+};
+
 const agent = new http.Agent({ keepAlive: true, maxSockets: 1000 });
 const STEPS = 5;
 
@@ -34,5 +41,4 @@ const bench = restate.service({
     },
 });
 
-restate.setLogging?.("error");
 await restate.endpoint().bind(bench).listen(Number(process.env.PORT));
