@@ -12,7 +12,7 @@ import traceback
 import parts_rate
 import parts_time
 import peers
-from stand import ROOT, SMALL, NotMeasured, say
+from stand import ROOT, SMALL, NotMeasured, Skipped, say
 
 # Exactly the keys of build/bench.json, with unit, the part that measures it, and where it must arrive.
 KEYS = {
@@ -50,6 +50,7 @@ class Results:
 
     def __init__(self):
         self.figures, self.notes, self.details, self.why = {}, {}, {}, {}
+        self.failed = False
 
     def figure(self, key, value, note=""):
         assert key in KEYS, key
@@ -67,8 +68,9 @@ class Results:
     def get(self, key):
         return self.figures.get(key, self.details.get(key))
 
-    def missing(self, part, why):
+    def missing(self, part, why, failed):
         self.why[part] = why
+        self.failed = self.failed or failed
         say(f"not measured: {why}")
 
 
@@ -116,16 +118,16 @@ def main(names):
         print(f"[{number}/{len(chosen)}] {name}, after {time.monotonic() - began:.0f} s", flush=True)
         try:
             PARTS[name](results)
-        except NotMeasured as why:
-            results.missing(name, str(why))
-        except Exception as broken:  # a part that breaks takes no other with it, and is a failure of the run
+        except (NotMeasured, AssertionError) as why:  # the latter: what wait_until did not see
+            results.missing(name, (str(why).splitlines() or ["no reason given"])[0][:200], not isinstance(why, Skipped))
+        except Exception as broken:  # a part that breaks takes no other with it
             traceback.print_exc()
-            results.missing(name, f"{type(broken).__name__}: {broken}".splitlines()[0][:200])
+            results.missing(name, f"{type(broken).__name__}: {broken}".splitlines()[0][:200], True)
         write(results, about)
     table(results)
     print(f"\n  build/bench.json, build/bench-details.json, after {time.monotonic() - began:.0f} s; "
           f"the machine: {about['cpus']} x {about['cpu']}, load {about['load_at_start']:.1f} when it began")
-    return 1 if results.why else 0
+    return 1 if results.failed else 0
 
 
 if __name__ == "__main__":

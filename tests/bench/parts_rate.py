@@ -1,15 +1,13 @@
 """Full load: the bare loop's ceiling, steps without outside calls, steps with HTTP calls, CPU and disk per step."""
 
-import os
 import re
 import shutil
-import subprocess
 
-from stand import (BUILD, LOGS, Cpu, FastTool, NotMeasured, Stand, drop_topics, kafka, make_topics, program, read_committed,
+from stand import (BUILD, LOGS, Cpu, FastTool, NotMeasured, Skipped, Stand, drop_topics, kafka, make_topics, program, read_committed,
                    say, scaled)
 
-IN_FLIGHT = 1000
-BATCH = 4000
+IN_FLIGHT = BATCH = 4000  # of the worker, and messages a transaction of the bare loop: the same room for both
+CALLS_IN_FLIGHT = 1000
 RUNS, HTTP_RUNS = scaled(10000), scaled(4000)
 CEILING_MESSAGES, CEILING_CALLS = scaled(400000), scaled(60000)
 
@@ -121,12 +119,12 @@ def disk(results, stand, count):
 def http(results):
     run, paths, _ = templates()
     tool = FastTool(LOGS / "http")
-    bare = bare_loop("http", run, [paths["event"]], CEILING_CALLS, paths["event"], url=tool.url + "/ask", **{"in-flight": IN_FLIGHT})
+    bare = bare_loop("http", run, [paths["event"]], CEILING_CALLS, paths["event"], url=tool.url + "/ask", **{"in-flight": CALLS_IN_FLIGHT})
     top = bare["messages"] / bare["seconds"]
     results.detail(http_ceiling_calls_per_s=top)
     say(f"bare libcurl multi beside the bare Kafka loop: {top:,.0f} calls/s")
     for effect in ("read", "write"):
-        with Stand(f"http-{effect}", "calls", in_flight_max=IN_FLIGHT,
+        with Stand(f"http-{effect}", "calls", in_flight_max=CALLS_IN_FLIGHT,
                    effect='"read"' if effect == "read" else '"write"; on_doubt = "retry"') as stand:
             stand.env["TOOLS_URL"] = tool.url
             verdict, spent = load(stand, HTTP_RUNS, tool=tool)
@@ -178,8 +176,8 @@ def calls_of(text, names):
 
 def instructions(results):
     if shutil.which("valgrind") is None:
-        raise NotMeasured("valgrind is not installed (ops/setup bench)")
-    few, many, found = 20, 20 + scaled(200, 40), []
+        raise Skipped("valgrind is not installed (ops/setup bench)")
+    few, many, found = 20, 20 + scaled(400, 40), []
     for runs in (few, many):
         with Stand(f"counted-{runs}", "travel") as stand:
             found.append(counted(stand, runs, LOGS / f"callgrind.{runs}"))

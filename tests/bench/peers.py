@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 
-from stand import HERE, LOGS, ROOT, FastTool, NotMeasured, cpu_s, percentile, program, say, scaled, wait_until
+from stand import HERE, LOGS, ROOT, FastTool, NotMeasured, Skipped, cpu_s, percentile, program, say, scaled, wait_until
 
 HOME = ROOT / "build" / "restate"
 RUNS, HTTP_RUNS, LOW_RUNS = scaled(6000), scaled(3000), scaled(300, 30)
@@ -41,7 +41,7 @@ rocksdb-disable-wal-fsync = true
 def install():
     for needed in ("node", "npm"):
         if shutil.which(needed) is None:
-            raise NotMeasured(f"{needed} is not installed")
+            raise Skipped(f"{needed} is not installed")
     HOME.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "service.mjs"):
         shutil.copy(HERE / "restate" / name, HOME / name)
@@ -50,7 +50,7 @@ def install():
     done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=HOME, capture_output=True, text=True,
                           timeout=300)
     if done.returncode != 0:
-        raise NotMeasured(f"npm install failed: {done.stderr.strip()[-200:]}")
+        raise Skipped(f"npm install failed: {done.stderr.strip()[-200:]}")
 
 
 def free_ports(count):

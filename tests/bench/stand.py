@@ -25,7 +25,11 @@ RUN_ID_SIZE = 36
 
 
 class NotMeasured(Exception):
-    """Why a figure is not there."""
+    """Why a figure is not there. The run has failed."""
+
+
+class Skipped(NotMeasured):
+    """The same, because this machine lacks what it takes. The run is sound all the same."""
 
 
 def scaled(number, least=1):
@@ -100,8 +104,20 @@ def kafka():
     return local_env()["MYELIN_KAFKA"]
 
 
+QUIET = {"log_level": 3}  # librdkafka's own lines are no news here
+
+
+def producer_of(linger_ms):
+    return confluent_kafka.Producer({"bootstrap.servers": kafka(), "partitioner": "murmur2_random", "linger.ms": linger_ms,
+                                     "queue.buffering.max.messages": 1000000, **QUIET})
+
+
+def admin_client():
+    return confluent_kafka.admin.AdminClient({"bootstrap.servers": kafka(), **QUIET})
+
+
 def make_topics(names, partitions=8, **config):
-    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": kafka()})
+    admin = admin_client()
     made = admin.create_topics([confluent_kafka.admin.NewTopic(name, partitions, 1, config=config) for name in names])
     for future in made.values():
         future.result(20)
@@ -109,7 +125,7 @@ def make_topics(names, partitions=8, **config):
 
 def drop_topics(prefix):
     """Disk and cache of a part that is over do not burden the next one."""
-    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": kafka()})
+    admin = admin_client()
     names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
     for future in admin.delete_topics(names, operation_timeout=20).values() if names else ():
         future.result(30)
@@ -134,7 +150,7 @@ class Stand(Space):
         self.template, self.requested = None, 0
 
     def _flush_each_append(self):
-        admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": kafka()})
+        admin = admin_client()
         entry = confluent_kafka.admin.ConfigEntry("flush.messages", "1",
                                                   incremental_operation=confluent_kafka.admin.AlterConfigOpType.SET)
         resources = [confluent_kafka.admin.ConfigResource("topic", topic, incremental_configs=[entry])
@@ -159,8 +175,7 @@ class Stand(Space):
 
     def request(self, count):
         """Asks for `count` runs at once; returns their ids."""
-        producer = confluent_kafka.Producer({"bootstrap.servers": kafka(), "partitioner": "murmur2_random", "linger.ms": 5,
-                                             "queue.buffering.max.messages": 1000000})
+        producer = producer_of(5)
         ids = []
         for _ in range(count):
             run, record = self.record()
@@ -232,7 +247,7 @@ def read_committed(topic, isolation="read_committed"):
     """Every message of a topic up to its last stable offset of now."""
     consumer = confluent_kafka.Consumer({"bootstrap.servers": kafka(), "group.id": "judge", "enable.auto.commit": False,
                                          "isolation.level": isolation, "auto.offset.reset": "earliest",
-                                         "enable.partition.eof": True, "fetch.wait.max.ms": 20})
+                                         "enable.partition.eof": True, "fetch.wait.max.ms": 20, **QUIET})
     parts = [confluent_kafka.TopicPartition(topic, p, 0) for p in consumer.list_topics(topic, 10).topics[topic].partitions]
     consumer.assign(parts)
     open_parts = {p.partition for p in parts}
