@@ -1,9 +1,9 @@
 /*
  * The ceiling: what this machine's broker gives to a bare consume-transform-produce loop of transactions, with nothing of
- * Myelin in it. Two producers in turn, strictly in single file; the offsets go into the transaction with the group's metadata.
+ * Myelin in it. Two producers in turn (--producers 1: one), strictly in single file; the offsets go into the transaction with the group's metadata.
  *
  *   ceiling --brokers LIST --group ID --in TOPIC --messages N --out TOPIC=FILE [--out TOPIC=FILE]... [--id TEXT]
- *           [--batch 4000] [--in-flight 1000 --url URL]
+ *           [--batch 4000] [--producers 2] [--in-flight 1000 --url URL]
  *   ceiling --brokers LIST --fill N --out TOPIC=FILE [--id TEXT]
  *   ceiling --calls N --url URL [--in-flight 1000]
  *
@@ -34,10 +34,10 @@ struct out {
 
 static struct {
     const char *brokers, *group, *in, *id, *url;
-    long messages, fill, calls, batch, in_flight;
+    long messages, fill, calls, batch, producers, in_flight;
     struct out outs[OUTS_MAX];
     size_t outs_count;
-} options = {.batch = 4000, .in_flight = 1000};
+} options = {.batch = 4000, .producers = 2, .in_flight = 1000};
 
 /* What was consumed and is not committed yet, in order. */
 static struct {
@@ -318,7 +318,7 @@ static void run(void)
         if (done > 0 && transactions < 2) /* the first of each producer is its warm-up, and a small one */
             done = 1;
         if (done > 0) {
-            int which = (int)(transactions++ % 2);
+            int which = (int)(transactions++ % options.producers);
             transact(producers[which], which, consumer, done);
             moved += done;
             last = now_s();
@@ -366,11 +366,17 @@ int main(int argc, char **argv)
         const char *name, **text;
         long *number;
     } known[] = {
-        {"--brokers", &options.brokers, NULL}, {"--group", &options.group, NULL},
-        {"--in", &options.in, NULL},           {"--id", &options.id, NULL},
-        {"--url", &options.url, NULL},         {"--messages", NULL, &options.messages},
-        {"--fill", NULL, &options.fill},       {"--calls", NULL, &options.calls},
-        {"--batch", NULL, &options.batch},     {"--in-flight", NULL, &options.in_flight},
+        {"--brokers", &options.brokers, NULL},
+        {"--group", &options.group, NULL},
+        {"--in", &options.in, NULL},
+        {"--id", &options.id, NULL},
+        {"--url", &options.url, NULL},
+        {"--messages", NULL, &options.messages},
+        {"--fill", NULL, &options.fill},
+        {"--calls", NULL, &options.calls},
+        {"--batch", NULL, &options.batch},
+        {"--producers", NULL, &options.producers},
+        {"--in-flight", NULL, &options.in_flight},
     };
     char *outs[OUTS_MAX];
     size_t outs_count = 0;
@@ -390,10 +396,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < outs_count; i++)
         read_out(&options.outs[options.outs_count++], outs[i]);
     bool kafka = options.brokers != NULL && options.outs_count > 0;
-    bool sound = options.batch > 0 && options.batch <= HELD_MAX && options.in_flight > 0 &&
-                 options.in_flight <= HELD_MAX;
+    bool sound = (options.producers == 1 || options.producers == 2) && options.batch > 0 && options.batch <= HELD_MAX &&
+                 options.in_flight > 0 && options.in_flight <= HELD_MAX;
     if (!sound)
-        die("usage", "--batch and --in-flight are 1 to 65536");
+        die("usage", "--batch and --in-flight are 1 to 65536, --producers 1 or 2");
     if (options.calls > 0 && options.url != NULL)
         call_only();
     else if (kafka && options.fill > 0)

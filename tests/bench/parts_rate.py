@@ -2,14 +2,16 @@
 
 import re
 import shutil
+import uuid
 
-from stand import (BUILD, LOGS, Cpu, FastTool, NotMeasured, Skipped, Stand, drop_topics, kafka, make_topics, program, read_committed,
-                   say, scaled)
+from stand import (BUILD, LOGS, Cpu, FastTool, NotMeasured, SMALL, Skipped, Stand, drop_topics, kafka, make_topics, program,
+                   read_committed, say, scaled)
 
 IN_FLIGHT = BATCH = 4000  # of the worker, and messages a transaction of the bare loop: the same room for both
 CALLS_IN_FLIGHT = 1000
 RUNS, HTTP_RUNS = scaled(10000), scaled(4000)
 CEILING_MESSAGES, CEILING_CALLS = scaled(400000), scaled(60000)
+ROUNDS = 1 if SMALL else 3  # of every rate, ours and others'; the best counts: neighbours and cold code only ever make it worse
 
 
 def load(stand, runs, seconds=300, tool=None, **env):
@@ -44,30 +46,35 @@ def templates():
     return run, paths, {"step_event": len(events[2]), "facts": [len(facts[-5]), len(facts[-4])]}
 
 
-def bare_loop(name, run, into, messages, event, **options):
-    """One ceiling: {messages, seconds, ...}. `into`: a file for each record that a message becomes."""
-    topics = [f"ceiling.{name}.in"] + [f"ceiling.{name}.out{i}" for i in range(len(into))]
-    make_topics(topics, **options.pop("config", {}))
+def bare_loop(run, into, messages, event, config=None, **options):
+    """The best of some rounds of a ceiling: {messages, seconds, ..., rate}. `into`: a file for each record that a message becomes."""
+    return max((bare_round(run, list(into), messages, event, config or {}, options) for _ in range(ROUNDS)), key=lambda found: found["rate"])
+
+
+def bare_round(run, into, messages, event, config, options):
+    name = f"ceiling.{uuid.uuid4().hex[:8]}"
+    topics = [f"{name}.in"] + [f"{name}.out{i}" for i in range(len(into))]
+    make_topics(topics, **config)
     common = ["--brokers", kafka(), "--id", run]
     program("ceiling", *common, "--fill", messages + 2, "--out", f"{topics[0]}={event}")
     outs = [word for i, path in enumerate(into) for word in ("--out", f"{topics[1 + i]}={path}")]
     more = [word for key, value in options.items() for word in (f"--{key}", value)]
-    found = program("ceiling", *common, "--group", f"ceiling-{name}", "--in", topics[0], "--messages", messages + 2, *outs, *more)
-    drop_topics(f"ceiling.{name}.")
+    found = program("ceiling", *common, "--group", name, "--in", topics[0], "--messages", messages + 2, *outs, *more)
+    drop_topics(f"{name}.")
     if found["calls_failed"]:
         raise NotMeasured(f"{found['calls_failed']} calls of the bare loop failed")
-    return found
+    return {**found, "rate": found["messages"] / found["seconds"]}
 
 
 def ceiling(results):
     run, paths, sizes = templates()
     results.detail(record_sizes=sizes)
-    plain = bare_loop("plain", run, [paths["event"]], CEILING_MESSAGES, paths["event"], batch=BATCH)
-    results.figure("ceiling_msgs_per_s", plain["messages"] / plain["seconds"],
-                   f"one step event in, one out; {plain['messages'] // plain['transactions']} a transaction")
-    same = bare_loop("same", run, paths.values(), CEILING_MESSAGES // 2, paths["event"], batch=BATCH)
-    results.detail(ceiling_same_records_steps_per_s=same["messages"] / same["seconds"])
-    say(f"the records of a real step (an event, two facts): {same['messages'] / same['seconds']:,.0f} steps/s")
+    plain = bare_loop(run, [paths["event"]], CEILING_MESSAGES, paths["event"], batch=BATCH)
+    results.figure("ceiling_msgs_per_s", plain["rate"],
+                   f"one step event in, one out; {plain['messages'] // plain['transactions']} a transaction; best of {ROUNDS}")
+    same = bare_loop(run, paths.values(), CEILING_MESSAGES // 2, paths["event"], batch=BATCH)
+    results.detail(ceiling_same_records_steps_per_s=same["rate"])
+    say(f"the records of a real step (an event, two facts): {same['rate']:,.0f} steps/s")
 
 
 # ---- steps ----
@@ -79,22 +86,33 @@ def shares(results, name, verdict):
             results.any(f"{name}{key}", verdict.steps_per_s / top)
 
 
+def loaded(name, contract, runs, in_flight_max, tool=None, **options):
+    """The best round of a load: its verdict, CPU seconds by process, bytes by topic, and what the worker says of its commits."""
+    rounds = []
+    for _ in range(ROUNDS):
+        with Stand(name, contract, in_flight_max=in_flight_max, **options) as stand:
+            if tool:
+                stand.env["TOOLS_URL"] = tool.url
+            verdict, spent = load(stand, runs, tool=tool)
+            commits = stand.metric("myelin_commit_duration_seconds_count")
+            said = {"commits": commits, "records_a_commit": stand.metric("myelin_commit_records_sum") / commits,
+                    "mean_commit_ms": 1000 * stand.metric("myelin_commit_duration_seconds_sum") / commits,
+                    "facts": dict(verdict.kinds), "seconds": verdict.seconds}
+            rounds.append((verdict, spent, stand.bytes_by_topic(), said))
+    return max(rounds, key=lambda found: found[0].steps_per_s)
+
+
 def steps(results):
-    with Stand("steps", "travel", in_flight_max=IN_FLIGHT) as stand:
-        verdict, spent = load(stand, RUNS)
-        commits, records = stand.metric("myelin_commit_duration_seconds_count"), stand.metric("myelin_commit_records_sum")
-        commit_s = stand.metric("myelin_commit_duration_seconds_sum")
-        disk(results, stand, verdict.steps + 100)
-    results.figure("steps_per_s", verdict.steps_per_s, f"five steps that travel, {RUNS} runs, one worker")
+    verdict, spent, size, said = loaded("steps", "travel", RUNS, IN_FLIGHT)
+    results.figure("steps_per_s", verdict.steps_per_s, f"five steps that travel, {RUNS} runs, one worker; best of {ROUNDS}")
     shares(results, "", verdict)
     cpu(results, verdict, spent)
-    results.detail(travel={"facts": dict(verdict.kinds), "commits": commits, "records_a_commit": records / commits,
-                           "mean_commit_ms": 1000 * commit_s / commits, "seconds": verdict.seconds})
-    with Stand("walk", "walk", in_flight_max=IN_FLIGHT) as stand:
-        walked, spent = load(stand, RUNS)
-    results.detail(walk_steps_per_s=walked.steps_per_s, walk_cpu_s_per_1000_steps=cpu_of(walked, spent))
-    say(f"five pure steps, walked in one transaction: {walked.steps_per_s:,.0f} steps/s")
-    shares(results, "walk_", walked)
+    disk(results, size, verdict.steps + 100)
+    results.detail(travel=said)
+    verdict, spent, _, said = loaded("walk", "walk", RUNS, IN_FLIGHT)
+    results.detail(walk_steps_per_s=verdict.steps_per_s, walk_cpu_s_per_1000_steps=cpu_of(verdict, spent), walk=said)
+    say(f"five pure steps, walked in one transaction: {verdict.steps_per_s:,.0f} steps/s")
+    shares(results, "walk_", verdict)
 
 
 def cpu_of(verdict, spent):
@@ -107,8 +125,8 @@ def cpu(results, verdict, spent):
     results.figure("worker_cpu_s_per_1000_steps", each["worker"], "at the same load")
 
 
-def disk(results, stand, count):
-    each = {topic: size / count for topic, size in stand.bytes_by_topic().items()}
+def disk(results, size, count):
+    each = {topic: bytes_ / count for topic, bytes_ in size.items()}
     results.figure("bytes_per_step", sum(each.values()), ", ".join(f"{k} {v:.0f}" for k, v in each.items() if v >= 0.5))
     results.detail(bytes_per_step_by_topic=each)
 
@@ -119,23 +137,19 @@ def disk(results, stand, count):
 def http(results):
     run, paths, _ = templates()
     tool = FastTool(LOGS / "http")
-    bare = bare_loop("http", run, [paths["event"]], CEILING_CALLS, paths["event"], url=tool.url + "/ask", **{"in-flight": CALLS_IN_FLIGHT})
-    top = bare["messages"] / bare["seconds"]
+    bare = bare_loop(run, [paths["event"]], CEILING_CALLS, paths["event"], url=tool.url + "/ask", **{"in-flight": CALLS_IN_FLIGHT})
+    top = bare["rate"]
     results.detail(http_ceiling_calls_per_s=top)
     say(f"bare libcurl multi beside the bare Kafka loop: {top:,.0f} calls/s")
-    for effect in ("read", "write"):
-        with Stand(f"http-{effect}", "calls", in_flight_max=CALLS_IN_FLIGHT,
-                   effect='"read"' if effect == "read" else '"write"; on_doubt = "retry"') as stand:
-            stand.env["TOOLS_URL"] = tool.url
-            verdict, spent = load(stand, HTTP_RUNS, tool=tool)
+    for effect, said in (("read", '"read"'), ("write", '"write"; on_doubt = "retry"')):
+        verdict, spent, _, _ = loaded(f"http-{effect}", "calls", HTTP_RUNS, CALLS_IN_FLIGHT, tool, effect=said)
         each = cpu_of(verdict, spent)
         say(f"{effect}s: {verdict.steps_per_s:,.0f} steps/s; CPU s per 1,000: " + ", ".join(f"{k} {v:.3f}" for k, v in each.items()))
         results.detail(**{f"http_{effect}_steps_per_s": verdict.steps_per_s, f"http_{effect}_cpu_s_per_1000_steps": each})
         if effect == "read":
-            results.figure("http_steps_per_s", verdict.steps_per_s, f"five calls a run, {HTTP_RUNS} runs, one worker")
+            results.figure("http_steps_per_s", verdict.steps_per_s, f"five calls a run, {HTTP_RUNS} runs, one worker; best of {ROUNDS}")
             results.figure("http_share_of_ceiling", verdict.steps_per_s / top, f"of {top:,.0f} calls/s")
-    answered = tool.stop()
-    results.detail(http_requests_answered=answered)
+    results.detail(http_requests_answered=tool.stop())
 
 
 # ---- counted, not timed ----
@@ -192,8 +206,7 @@ def instructions(results):
 
 def fsync(results):
     run, paths, _ = templates()
-    plain = bare_loop("fsync", run, [paths["event"]], CEILING_MESSAGES // 2, paths["event"], batch=BATCH, config={"flush.messages": "1"})
-    with Stand("fsync", "travel", in_flight_max=IN_FLIGHT, flush=True) as stand:
-        verdict, _ = load(stand, RUNS // 2)
-    results.detail(fsync_ceiling_msgs_per_s=plain["messages"] / plain["seconds"], fsync_steps_per_s=verdict.steps_per_s)
-    say(f"flush.messages=1: ceiling {plain['messages'] / plain['seconds']:,.0f} messages/s, {verdict.steps_per_s:,.0f} steps/s")
+    plain = bare_loop(run, [paths["event"]], CEILING_MESSAGES // 2, paths["event"], config={"flush.messages": "1"}, batch=BATCH)
+    verdict = loaded("fsync", "travel", RUNS // 2, IN_FLIGHT, flush=True)[0]
+    results.detail(fsync_ceiling_msgs_per_s=plain["rate"], fsync_steps_per_s=verdict.steps_per_s)
+    say(f"flush.messages=1: ceiling {plain['rate']:,.0f} messages/s, {verdict.steps_per_s:,.0f} steps/s")
