@@ -23,6 +23,9 @@ struct expr {
     struct str text;
     jq_state *jq;
     struct expr *next; /* in its bucket */
+    bool bound;        /* reads members of its root among `names` only */
+    struct str *names;
+    size_t names_count;
 };
 
 struct expr_root {
@@ -232,6 +235,7 @@ const struct expr *expr_compile(struct str text, struct error *error)
         (jq = compile(arena, &lexed, error)) != NULL) {
         expr = ARENA_NEW(cache->arena, struct expr);
         *expr = (struct expr){.text = arena_str(cache->arena, text), .jq = jq, .next = *link};
+        expr->bound = expr_roots_bound(cache->arena, &lexed, &expr->names, &expr->names_count);
         *link = expr;
         cache->count++;
     }
@@ -251,6 +255,14 @@ size_t expr_roots(const struct expr *expr, struct arena *arena, struct str **nam
         (*names)[i] = arena_str(arena, found[i]);
     arena_free(own);
     return count;
+}
+
+bool expr_may_read(const struct expr *expr, struct str member)
+{
+    for (size_t i = 0; i < expr->names_count; i++)
+        if (str_equal(expr->names[i], member))
+            return true;
+    return !expr->bound;
 }
 
 struct str expr_text(const struct expr *expr)
@@ -300,6 +312,11 @@ void expr_root_set(struct expr_root *root, const char *member, struct str json)
 {
     assert(jv_get_kind(root->value) == JV_KIND_OBJECT);
     root->value = jv_object_set(root->value, jv_string(member), parse(root, member, json));
+}
+
+bool expr_root_has(const struct expr_root *root, const char *member)
+{
+    return jv_object_has(jv_copy(root->value), jv_string(member)) != 0;
 }
 
 void expr_root_free(struct expr_root *root)

@@ -38,18 +38,24 @@ const struct expr *expr_compile(struct str text, struct error *error);
  * check can say which of them name nothing. Only paths on the root `.` are reported, not those after a pipe. In the arena. */
 size_t expr_roots(const struct expr *expr, struct arena *arena, struct str **names);
 
+/* Whether the program may read this member of its root. False only when it surely does not: then who builds a root may leave
+ * it out. */
+bool expr_may_read(const struct expr *expr, struct str member);
+
 /* The program as it was written. */
 struct str expr_text(const struct expr *expr);
 
-/* What an expression can see: an object built once a delivery, member by member, from JSON texts. */
+/* What an expression can see: an object built once a delivery from JSON texts, member by member as it is asked for. */
 struct expr_root;
 struct expr_root *expr_root_new(void);
 /* A root that is any JSON value, for expressions over an answer or a call's arguments; `json` as in expr_root_set. */
 struct expr_root *expr_root_of(struct str json);
 void expr_root_free(struct expr_root *root);
 /* Sets a member of a root of expr_root_new; `json` is valid JSON text (it was checked when it came in), STR_NONE sets null.
- * Where a text is no JSON after all, every evaluation on this root fails and says so. */
+ * Where a text is no JSON after all, every later evaluation on this root fails and says so. */
 void expr_root_set(struct expr_root *root, const char *member, struct str json);
+
+bool expr_root_has(const struct expr_root *root, const char *member);
 
 /* Who is asking, for the watchdog's last words. */
 struct expr_site {

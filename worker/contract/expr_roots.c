@@ -296,3 +296,59 @@ size_t expr_roots_find(struct arena *arena, const struct expr_lexed *lexed, stru
     *names = walk.names;
     return walk.count;
 }
+
+/* ---- what it can read at most ---- */
+
+static bool among(const struct expr_token *token, enum expr_token_kind kind, const char *const *texts, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (expr_token_is(token, kind, texts[i]))
+            return true;
+    return false;
+}
+
+#define AMONG(token, kind, texts) among(token, kind, texts, sizeof(texts) / sizeof((texts)[0]))
+
+/* A token that takes no part in reading the root, or reads a member that it names itself. */
+static bool harmless(const struct expr_token *token)
+{
+    static const char *const ops[] = {"(", ")", "[", "]", "{",  "}",  ",", ":",  "+", "-",  "*",
+                                      "/", "%", "|", "?", "==", "!=", "<", "<=", ">", ">=", "//"};
+    static const char *const words[] = {"and", "or", "if", "then", "elif", "else", "end"};
+    static const char *const constants[] = {"null", "true", "false", "empty"};
+    switch (token->kind) {
+    case EXPR_FIELD:
+    case EXPR_NUMBER:
+    case EXPR_INTERPOLATE:
+    case EXPR_RESUME:
+    case EXPR_STRING_CLOSE:
+    case EXPR_END:
+        return true;
+    case EXPR_STRING: /* as a key it may be computed, and {"name"} reads .name */
+        return !token->key || (token->text.data != NULL && token[1].kind == EXPR_STRING_CLOSE);
+    case EXPR_IDENT:
+        return token->key || AMONG(token, EXPR_IDENT, constants);
+    case EXPR_KEYWORD:
+        return token->key || AMONG(token, EXPR_KEYWORD, words);
+    case EXPR_OP:
+        return AMONG(token, EXPR_OP, ops);
+    case EXPR_VARIABLE:
+    case EXPR_FORMAT:
+        break;
+    }
+    return false;
+}
+
+bool expr_roots_bound(struct arena *arena, const struct expr_lexed *lexed, struct str **names, size_t *count)
+{
+    *names = ARENA_ARRAY(arena, lexed->tokens_count, struct str);
+    *count = 0;
+    for (size_t i = 0; i < lexed->tokens_count; i++) {
+        const struct expr_token *token = &lexed->tokens[i];
+        if (!harmless(token))
+            return false;
+        if (token->kind == EXPR_FIELD || token->key)
+            (*names)[(*count)++] = arena_str(arena, token->text);
+    }
+    return true;
+}

@@ -89,22 +89,27 @@ struct str scope_calls(struct draft *draft)
     return text;
 }
 
-static void build(struct draft *draft)
+/* Most expressions read one member or two; to parse the others costs more than to evaluate. */
+static bool wanted(const struct draft *draft, const struct expr *expr, struct str member)
 {
-    const struct run *run = draft->run;
-    draft->root = expr_root_new();
-    expr_root_set(draft->root, "input", run->input);
-    expr_root_set(draft->root, "vars", run->vars);
-    expr_root_set(draft->root, "run", run_member(draft));
-    for (size_t i = 0; i < run->steps_count; i++)
-        expr_root_set(draft->root, run->steps[i].name.data, run->steps[i].output);
+    return expr_may_read(expr, member) && !expr_root_has(draft->root, member.data);
 }
 
-static void prepare(struct draft *draft, struct scope scope)
+static void prepare(struct draft *draft, const struct expr *expr, struct scope scope)
 {
+    const struct run *run = draft->run;
     if (draft->root == NULL)
-        build(draft);
-    if (scope.calls)
+        draft->root = expr_root_new();
+    if (wanted(draft, expr, STR("input")))
+        expr_root_set(draft->root, "input", run->input);
+    if (wanted(draft, expr, STR("vars")))
+        expr_root_set(draft->root, "vars", run->vars);
+    if (wanted(draft, expr, STR("run")))
+        expr_root_set(draft->root, "run", run_member(draft));
+    for (size_t i = 0; i < run->steps_count; i++)
+        if (wanted(draft, expr, run->steps[i].name))
+            expr_root_set(draft->root, run->steps[i].name.data, run->steps[i].output);
+    if (scope.calls && expr_may_read(expr, STR("calls")))
         expr_root_set(draft->root, "calls", scope_calls(draft));
     if (scope.candidate.data != NULL)
         expr_root_set(draft->root, draft->step->name.data, scope.candidate);
@@ -117,7 +122,7 @@ static struct expr_site site(const struct draft *draft)
 
 bool scope_eval(struct draft *draft, const struct expr *expr, struct scope scope, struct str *json, struct error *error)
 {
-    prepare(draft, scope);
+    prepare(draft, expr, scope);
     if (expr_eval(expr, draft->root, site(draft), draft->arena, json, error))
         return true;
     return error_wrap(error, "steps.%s.%s", draft->step->name.data, scope.what);
@@ -125,7 +130,7 @@ bool scope_eval(struct draft *draft, const struct expr *expr, struct scope scope
 
 bool scope_true(struct draft *draft, const struct expr *expr, struct scope scope, bool *truth, struct error *error)
 {
-    prepare(draft, scope);
+    prepare(draft, expr, scope);
     if (expr_true(expr, draft->root, site(draft), truth, error))
         return true;
     return error_wrap(error, "steps.%s.%s", draft->step->name.data, scope.what);
