@@ -272,7 +272,7 @@ void log_commit_confirmed(struct log *log, int64_t took_us); /* the burst is kno
 void log_commit_failed(struct log *log);                     /* it is known not to be: what failed in it is looked at */
 bool log_commit_pending(const struct log *log);
 int64_t log_commit_due_us(const struct log *log); /* when there is something to commit; INT64_MAX: nothing */
-void log_on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
+void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque);
 
 /* ---- log_producer.c ---- */
 /* Both, made and warmed up, beside each other. */
