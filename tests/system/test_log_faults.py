@@ -386,16 +386,12 @@ FENCED = r"""
 #include <dlfcn.h>
 #include <librdkafka/rdkafka.h>
 
-/* Each consumer of the first three is told that it was fenced, a while after it was made. */
+/* Three times a consumer is told that it was fenced. */
 rd_kafka_message_t *rd_kafka_consumer_poll(rd_kafka_t *consumer, int timeout_ms)
 {
     rd_kafka_message_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_consumer_poll");
-    static rd_kafka_t *last;
-    static int times, polls;
-    if (consumer != last)
-        polls = 0;
-    last = consumer;
-    if (++polls == 300 && ++times <= 3)
+    static int polls;
+    if (++polls % 300 == 0 && polls <= 900)
         rd_kafka_test_fatal_error(consumer, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, "made up by the test");
     return real(consumer, timeout_ms);
 }
