@@ -95,14 +95,27 @@ static void finish(struct steered *steered, int partition, int64_t offset, int s
     steered->events[i] = steered->events[--steered->count];
 }
 
+/* The numbers behind the first word. */
+static int numbers_of(const char *line, int64_t numbers[3])
+{
+    const char *at = line + strcspn(line, " ");
+    int count = 0;
+    while (*at == ' ' && count < 3) {
+        char *end;
+        numbers[count++] = strtoll(at + 1, &end, 10);
+        at = end;
+    }
+    return count;
+}
+
 static void on_line(struct steered *steered, const char *line)
 {
-    int partition, size;
-    int64_t offset;
-    if (sscanf(line, "done %d %" SCNd64, &partition, &offset) == 2)
-        finish(steered, partition, offset, 0, true);
-    else if (sscanf(line, "fat %d %" SCNd64 " %d", &partition, &offset, &size) == 3)
-        finish(steered, partition, offset, size, false);
+    int64_t numbers[3];
+    int count = numbers_of(line, numbers);
+    if (strncmp(line, "done ", 5) == 0 && count == 2)
+        finish(steered, (int)numbers[0], numbers[1], 0, true);
+    else if (strncmp(line, "fat ", 4) == 0 && count == 3)
+        finish(steered, (int)numbers[0], numbers[1], (int)numbers[2], false);
     else if (strcmp(line, "stop") == 0)
         log_stop(steered->log);
     else
