@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from doubles import BUILD
 from harness import wait_until
-from test_log import namespace  # noqa: F401 (a fixture)
+from test_log import DOUBT, namespace  # noqa: F401 (a fixture)
 
 WINDOW = 16384
 
@@ -23,11 +23,11 @@ WINDOW = 16384
 class Steered:
     """One `log_driver steer` process, which finishes what it is told to."""
 
-    def __init__(self, space, slot, *options):
+    def __init__(self, space, slot, *options, **env):
         self.paths = [space.directory / f"{slot}-{uuid.uuid4().hex[:6]}.{kind}" for kind in ("out", "log")]
         with open(self.paths[0], "w") as out, open(self.paths[1], "w") as log:
             self.process = subprocess.Popen([BUILD / "tests" / "log_driver", "steer", space.name, slot, *options],
-                                            env=space.env, stdin=subprocess.PIPE, stdout=out, stderr=log, text=True)
+                                            env={**space.env, **env}, stdin=subprocess.PIPE, stdout=out, stderr=log, text=True)
         space.drivers.append(self)
 
     def log(self):
@@ -254,6 +254,25 @@ def test_others_are_committed_around_a_refused_one(namespace):  # noqa: F811
     assert committed(space)[::2] == (20, set())
     worker.stop()
     assert sorted(facts(space)) == [(0, offset) for offset in range(20)]
+
+
+def test_doubt_while_the_first_is_stuck(namespace, tmp_path):  # noqa: F811
+    """▲ Each commit leaves the committed offset where it is, and none is confirmed, whether it was made or not: commit_seq tells."""
+    (tmp_path / "doubt.c").write_text(DOUBT)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
+    space = namespace(partitions=1)
+    produce(space, 40)
+    worker = Steered(space, "a", LD_PRELOAD=str(tmp_path / "doubt.so"), ASAN_OPTIONS="verify_asan_link_order=0").wait_got(40)
+    done = random.sample(worker.got()[1:], 30)
+    for at in range(0, 30, 10):
+        worker.finish(done[at:at + 10])
+    assert committed(space)[0] == 0 and committed(space)[2] == {offset for _, offset in done}
+    assert "was=committed" in worker.log() and "was=aborted" in worker.log(), worker.log()[-2000:]
+    worker.end(signal.SIGKILL)
+    heir = Steered(space, "b").wait_got(10)
+    heir.finish(heir.got())
+    heir.stop()
+    assert sorted(facts(space)) == [(0, offset) for offset in range(40)]
 
 
 def test_handed_on_in_a_rebalance(namespace):  # noqa: F811

@@ -272,13 +272,34 @@ static bool send_offsets(struct log *log, int64_t until_us, struct failure *fail
     return error == NULL || fail_error(failure, error, false);
 }
 
+static enum log_carries carries(const struct log *log)
+{
+    enum log_carries found = CARRIES_NONE;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        enum log_carries one = log_window_carries(&log->partitions[i]->window, log->partitions[i]->burst);
+        found = one > found ? one : found;
+    }
+    return found;
+}
+
+/* ▲ What is carried is known again by its offset, and only the delivery report tells it; one without an offset aborts (the
+ * broker had the record already when it came again). */
+static bool place_carries(struct log *log, int64_t until_us, struct failure *failure)
+{
+    if (carries(log) == CARRIES_NONE)
+        return true;
+    rd_kafka_flush(failure->producer->handle, left_ms(until_us));
+    return carries(log) == CARRIES_PLACED ||
+           fail(failure, FAILURE_ABORT, RD_KAFKA_RESP_ERR__FAIL, "where a carried record lies is not known");
+}
+
 static bool transact(struct log *log, int64_t until_us, struct failure *failure)
 {
     rd_kafka_error_t *error = rd_kafka_begin_transaction(failure->producer->handle);
     if (error != NULL)
         return fail_error(failure, error, false);
     CRASH_POINT("after_begin");
-    if (!produce_all(log, until_us, failure))
+    if (!produce_all(log, until_us, failure) || !place_carries(log, until_us, failure))
         return false;
     CRASH_POINT("after_produce");
     if (!send_offsets(log, until_us, failure))
