@@ -139,7 +139,8 @@ void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
                       message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
     if (!message->err)
         producer->unreported--;
-    bool ours = atomic_load(&producer->state) == PRODUCER_READY; /* else it is polled by the thread that makes it anew */
+    bool ours = atomic_load(&producer->state) ==
+                PRODUCER_READY; /* else it is polled by the thread that makes it anew */
     for (size_t i = 0; i < log->partitions_count && ours && !message->err && message->_private != NULL; i++)
         log_window_carried(&log->partitions[i]->window, (intptr_t)message->_private, message->offset);
     if (message->err && !taken_back && !producer->report_failed)
