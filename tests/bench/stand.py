@@ -1,5 +1,6 @@
 """What every part of the benchmark stands on: a namespace, its load, its judge, and what the kernel says about processes."""
 
+import atexit
 import collections
 import json
 import os
@@ -86,7 +87,8 @@ class FastTool:
         directory.mkdir(parents=True, exist_ok=True)
         port_file = directory / f"fast_tool-{uuid.uuid4().hex[:6]}.port"
         self.process = subprocess.Popen([BUILD / "tests/bench/fast_tool", "--delay-ms", str(delay_ms), "--port-file", port_file],
-                                        stderr=subprocess.PIPE, text=True)
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)  # should its part fail
         wait_until("fast_tool listens", lambda: port_file.exists() and port_file.read_text().strip(), 5)
         self.pid = self.process.pid
         self.url = f"http://127.0.0.1:{port_file.read_text().strip()}"
