@@ -194,6 +194,8 @@ static void on_stored(void *context, const struct ledger_answer *answer)
     CRASH_POINT("after_stored");
     if (answer->verdict == LEDGER_DOWN && !delivery->orphan && !delivery->worker->stopping) {
         delivery->store_again_ms = clock_mono_us() / 1000 + STORE_AGAIN_MS; /* I4: it waits, and so does the commit */
+        if (delivery->store_again_ms < delivery->worker->store_again_ms)
+            delivery->worker->store_again_ms = delivery->store_again_ms;
         return;
     }
     if (answer->verdict != LEDGER_GO)
@@ -210,6 +212,8 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
 {
     int64_t next_ms = INT64_MAX;
     alone_tick(worker);
+    if (now_mono_ms < worker->store_again_ms) /* not a look at thousands of calls at each turn of the loop */
+        return worker->store_again_ms;
     for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
         if (delivery->store_again_ms > 0 && delivery->store_again_ms <= now_mono_ms) {
             delivery->store_again_ms = 0;
@@ -219,6 +223,7 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
             next_ms = delivery->store_again_ms;
         }
     }
+    worker->store_again_ms = next_ms;
     return next_ms;
 }
 

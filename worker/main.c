@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -21,7 +22,9 @@
 enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN };
 
 #define EVENTS_MAX 64
-#define RECORDS_MAX 256 /* log events in one go, so that sockets and timers get their turn */
+#define RECORDS_MAX 256     /* log events in one go, so that sockets and timers get their turn */
+#define CONNECTIONS_KEPT 64 /* above the calls in flight: idle ones, for the next */
+#define FILES_OTHER 256     /* open files that are no calls: Kafka, Redis, the admin port */
 #define WAIT_MAX_MS 60000
 #define GREET_MAX_MS 1000
 
@@ -229,6 +232,19 @@ static void greet_ledger(struct ledger *ledger, int epoll_fd)
     }
 }
 
+/* Each call in flight is a socket: as many as the system lets us, and a word when that is too few. */
+static void raise_files_max(int32_t connections_max)
+{
+    struct rlimit files;
+    rlim_t wanted = (rlim_t)connections_max + FILES_OTHER;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= wanted)
+        return;
+    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur < wanted)
+        LOG_WARN("files.few", LOG_I("open_files_max", (int64_t)files.rlim_cur), LOG_I("wanted", (int64_t)wanted),
+                 LOG_S("reason", "in_flight_max calls may need more sockets than the system allows: raise ulimit -n"));
+}
+
 static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
 {
     const struct settings *settings = worker->settings;
@@ -244,8 +260,10 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
         .lease_ms = settings->lease_ms,
         .reconnect_ms_max = 2000,
     };
-    struct caller_settings caller = {
-        .connections_max = 1024, .connections_per_host_max = 256, .connect_timeout_ms = 5000};
+    struct caller_settings caller = {.connections_max = settings->in_flight_max + CONNECTIONS_KEPT,
+                                     .connections_per_host_max = settings->connections_per_host,
+                                     .connect_timeout_ms = 5000};
+    raise_files_max(caller.connections_max);
     worker->metrics = meter_new(settings);
     if (settings->admin != NULL) {
         worker->admin = admin_open(settings->admin, epoll_fd, SOURCE_ADMIN, meter_page, worker, error);

@@ -183,6 +183,8 @@ static const struct option options[] = {
      "also keep what waits: timers, approvals, open runs"},
     {"in_flight_max", OPTION_NUMBER, AT(in_flight_max), "1000", 1, 100000, NULL, false,
      "steps a worker works on at once"},
+    {"connections_per_host", OPTION_NUMBER, AT(connections_per_host), "256", 1, 100000, NULL, false,
+     "HTTP connections to one host at most; calls beyond that wait, and their timeout runs"},
     {"steps_partitions", OPTION_NUMBER, AT(steps_partitions), "8", 1, 1000, NULL, false,
      "of each steps topic, for `topics create`; bounds how many workers can share a pool"},
     {"inbox_partitions", OPTION_NUMBER, AT(inbox_partitions), "8", 1, 1000, NULL, false,

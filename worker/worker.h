@@ -40,6 +40,7 @@ struct worker {
     int32_t deliveries_count;
     int32_t begun_count;    /* of them, those that are not held back */
     bool held;              /* there may be some that are */
+    int64_t store_again_ms; /* the earliest of theirs (clock_mono_us / 1000); too early does no harm */
     struct delivery *alone; /* its worker died with it before: it runs alone, the others are held back; NULL = none */
     char name[128];         /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
     bool stopping;

@@ -233,6 +233,7 @@ static void test_defaults(void **state)
     assert_string_equal(settings->pools[0], "default");
     assert_true(settings->serve_inbox);
     assert_int_equal(settings->in_flight_max, 1000);
+    assert_int_equal(settings->connections_per_host, 256);
     assert_int_equal(settings->history_partitions, 8);
     assert_int_equal(settings->ended_keep_ms, 7LL * 24 * 3600 * 1000);
     assert_int_equal(settings->backoff_ms, 500);
