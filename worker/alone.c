@@ -1,7 +1,7 @@
 /*
  * Step events that workers die of: an expression that eats memory or time (libjq cannot be stopped, the watchdog ends the process),
- * or a fault of ours. Each delivery that an earlier owner may have begun is counted in Redis; one that was let go in order is
- * taken back. After two of them the event runs alone in its worker, so that it takes nobody with it; only workers that died while
+ * or a fault of ours. Each delivery that an earlier owner may have begun is counted in Redis, and taken
+ * back by whoever lived to decide it or to lose it. After two of them the event runs alone in its worker, so that it takes nobody with it; only workers that died while
  * it was alone count against it, for of the others it may have been the neighbour. Then it goes to `dead`, and ends its run.
  *
  * Without Redis nothing is counted, and everything is tried.
@@ -18,10 +18,10 @@
 
 static void count(struct delivery *delivery, int32_t begun, int32_t alone, ledger_done *done)
 {
+    /* Not its offset: a record that lags is appended again (io/log_carry.c), byte for byte. */
     const struct log_event *source = &delivery->source;
-    struct str event = arena_printf(delivery->arena, "%s/%" PRId32 "/%" PRId64, source->topic_name, source->partition,
-                                    source->offset);
-    struct ledger_op *op = ledger_count(delivery->worker->ledger, hash_sha256(delivery->arena, event), begun, alone,
+    struct str parts[] = {str_of(source->topic_name), source->key, source->value};
+    struct ledger_op *op = ledger_count(delivery->worker->ledger, hash_parts(delivery->arena, parts, 3), begun, alone,
                                         done, delivery);
     if (done == NULL)
         ledger_cancel(op);
@@ -101,6 +101,8 @@ static void on_counted_alone(void *context, const struct ledger_answer *answer)
 /* Whoever waits for that something ran alone, or wants to be alone, and now can. */
 void alone_tick(struct worker *worker)
 {
+    bool up = ledger_up(
+        worker->ledger); /* without Redis everything is tried: one that is begun may wait for it for long */
     if (!worker->held)
         return;
     worker->held = false;
@@ -113,12 +115,12 @@ void alone_tick(struct worker *worker)
     }
     for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next)
         worker->held = worker->held || delivery->held;
-    if (worker->alone != NULL && worker->alone->held && worker->begun_count == 0) {
+    if (worker->alone != NULL && worker->alone->held && (worker->begun_count == 0 || !up)) {
         worker->alone->held = false;
         worker->alone->counted_alone = true;
         count(worker->alone, 0, 1, on_counted_alone);
     }
-    for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL && worker->alone == NULL;
+    for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL && (worker->alone == NULL || !up);
          delivery = next) {
         next = delivery->next;
         if (delivery->held)

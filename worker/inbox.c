@@ -544,7 +544,8 @@ static void forget(struct worker *worker, struct inbox *inbox, struct str run, i
     memcpy(forgetting + 1, run.data, run.size);
     inbox->forgetting = forgetting;
     keeper_keep(inbox->keeper, run, now_ms + FORGET_AGAIN_MS);
-    forgetting->op = ledger_forget(worker->ledger, forgetting->run, on_forgotten, forgetting);
+    int64_t before_ms = keeper_run(inbox->keeper, run)->ended_at_ms + worker->settings->ended_keep_ms / 2;
+    forgetting->op = ledger_forget(worker->ledger, forgetting->run, before_ms, on_forgotten, forgetting);
 }
 
 static void due_now(struct worker *worker, struct inbox *inbox, const struct keeper_due *due, int64_t now_ms)

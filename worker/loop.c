@@ -70,6 +70,8 @@ static void finish(struct delivery *delivery)
         write_down(delivery, &commit);
     }
     commit_done(&commit);
+    if (delivery->source.suspect) /* whatever becomes of the commit: nobody died of it here */
+        alone_take_back(delivery);
     delivery_release(delivery);
 }
 
@@ -80,8 +82,12 @@ static void decide(struct delivery *delivery)
     delivery->outcome.at_ms = clock_wall_ms();
     delivery->env.now_ms = delivery->outcome.at_ms;
     meter_call(worker->metrics, delivery->call, &delivery->outcome);
+    if (delivery->orphan) { /* nothing is decided, and an expression that kills would not be counted */
+        finish(delivery);
+        return;
+    }
     decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
-    if (delivery->plan.not_done && delivery->fence > 0 && !delivery->orphan)
+    if (delivery->plan.not_done && delivery->fence > 0)
         ledger_complete(worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, STR_NONE, on_released,
                         delivery);
     else
@@ -335,6 +341,8 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
         decide(delivery);
     } else if (write) {
         must_wait(delivery, answer->reason);
+    } else if (delivery->orphan) {
+        finish(delivery);
     } else {
         call(delivery); /* Redis is down: a read goes on without it */
     }
@@ -428,7 +436,7 @@ void delivery_begin(struct delivery *delivery)
 {
     struct worker *worker = delivery->worker;
     struct error error = {.class = ERROR_NONE};
-    delivery->held = worker->alone != NULL && worker->alone != delivery;
+    delivery->held = worker->alone != NULL && worker->alone != delivery && ledger_up(worker->ledger);
     worker->held = worker->held || delivery->held;
     if (delivery->held)
         return;
@@ -463,14 +471,16 @@ void loop_contracts_read(struct worker *worker)
     }
 }
 
-void loop_orphan(struct worker *worker, int64_t tenure, bool clean)
+void loop_orphan(struct worker *worker, int64_t tenure)
 {
-    for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
+    for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
+        next = delivery->next;
         if (delivery->orphan || delivery->source.tenure != tenure)
             continue;
         delivery->orphan = true;
-        if (clean)
-            alone_take_back(delivery);
+        alone_take_back(delivery);
+        if (delivery->begun && delivery->env.contract == NULL) /* it waits for `control`, which is read no more */
+            delivery_release(delivery);
     }
 }
 

@@ -62,7 +62,7 @@ static void on_revoked(struct worker *worker, struct log_event *event)
     int64_t tenure = event->tenure;
     LOG_INFO(event->kind == LOG_LOST ? "partition.lost" : "partition.revoked", LOG_S("topic", event->topic_name),
              LOG_I("partition", event->partition), LOG_I("tenure", tenure));
-    loop_orphan(worker, tenure, event->kind == LOG_REVOKED);
+    loop_orphan(worker, tenure); /* let go or lost: we are alive, so nobody died of what we have */
     if (event->topic == TOPIC_INBOX)
         inbox_event(worker, event);
     else
@@ -154,7 +154,7 @@ static int wait_ms(struct worker *worker)
     int64_t wanted[] = {
         ledger_tick(worker->ledger, now_ms) - now_ms, caller_tick(worker->caller, now_ms) - now_ms,
         loop_tick(worker, now_ms) - now_ms,           inbox_tick(worker, wall_ms) - wall_ms,
-        admin_tick(worker->admin, now_ms) - now_ms,   worker->stopping ? worker->stop_by_ms - now_ms : WAIT_MAX_MS,
+        admin_tick(worker->admin, now_ms) - now_ms,   worker->log_stopped ? worker->stop_by_ms - now_ms : WAIT_MAX_MS,
     };
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
         next = wanted[i] < next ? wanted[i] : next;

@@ -53,8 +53,7 @@ struct worker {
 /* ---- loop.c ---- */
 void loop_step(struct worker *worker, struct log_event *event); /* a record of steps.<pool>; takes the event */
 void loop_contracts_read(struct worker *worker);                /* `control` was read to its end */
-/* That tenure is over: calls go on, nothing is decided. `clean`: it was let go, not lost. */
-void loop_orphan(struct worker *worker, int64_t tenure, bool clean);
+void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */
 int64_t loop_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
 void loop_free(struct worker *worker);
 /* Step events in our hands: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */

@@ -24,12 +24,14 @@ def records(redis, space):
     return found
 
 
-def make_old(space, run):
-    """The keeper's row of an ended run, as if it had ended eight days ago (remembered are seven)."""
+def make_old(space, redis, run):
+    """The keeper's row of an ended run and its records, as if it had ended eight days ago (remembered are seven)."""
     rows = History(space, "waiting").drain()
     row = [record for name, record in (decode(m.value()) for m in rows.messages if m.value()) if name.endswith("RunRow") and record["run"] == run][-1]
     rows.close()
     assert row["ended_at_ms"] > 0
+    for record in redis.ask("SMEMBERS", f"{{{space.name}}}:k:{run}").split():
+        redis.ask("HSET", record, "fence", str(int(redis.ask("HGET", record, "fence")) - 8 * DAY_MS))
     produce(space, "waiting", run, encode("RunRow", {**row, "ended_at_ms": row["ended_at_ms"] - 8 * DAY_MS}))
 
 
@@ -44,7 +46,7 @@ def test_records_go_with_the_memory_of_their_run(space, redis):
     assert records(redis, space) == {"first": "-1", "second": "-1", "doubt": "-1"}  # nothing expires under an open run
     assert worker.terminate() == 0
 
-    make_old(space, "first")
+    make_old(space, redis, "first")
     redis.stop()
     worker = space.worker("a", ready=False)
     worker.wait_log("event=keeper.rebuilt")

@@ -354,13 +354,17 @@ static void test_forget(void **state)
     ledger_fixture_run_until(&told);
     assert_string_equal(redis_server_ask("TTL {test}:k:run"), "-1");
     told = (struct told){0};
-    (void)ledger_forget(worker[1], STR("run"), ledger_fixture_told, &told);
+    (void)ledger_forget(worker[1], STR("run"), clock_wall_ms() - LONG_MS, ledger_fixture_told, &told);
+    ledger_fixture_run_until(&told);
+    assert_int_equal(told.fence, 1); /* of a run before; only the vanished one, with fence 1, was */
+    told = (struct told){0};
+    (void)ledger_forget(worker[1], STR("run"), INT64_MAX / 2, ledger_fixture_told, &told);
     ledger_fixture_run_until(&told);
     expect(told, LEDGER_GO);
-    assert_int_equal(told.fence, 4);
+    assert_int_equal(told.fence, 3);
     assert_string_equal(redis_server_ask("DBSIZE"), "3"); /* {test}:incarnation, {test}:w:k, {test}:k:other */
     told = (struct told){0};
-    (void)ledger_forget(worker[1], STR("run"), ledger_fixture_told, &told); /* again: no harm */
+    (void)ledger_forget(worker[1], STR("run"), INT64_MAX / 2, ledger_fixture_told, &told); /* again: no harm */
     ledger_fixture_run_until(&told);
     assert_true(told.verdict == LEDGER_GO && told.fence == 0);
 }

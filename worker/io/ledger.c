@@ -285,13 +285,14 @@ void ledger_store(struct ledger *ledger, struct str key, struct str result)
     (void)ledger_link_call(ledger->link, LEDGER_SCRIPT_STORE, &record, 1, arguments, 2, ignore_reply, NULL);
 }
 
-struct ledger_op *ledger_forget(struct ledger *ledger, struct str run, ledger_done *done, void *context)
+struct ledger_op *ledger_forget(struct ledger *ledger, struct str run, int64_t before_ms, ledger_done *done,
+                                void *context)
 {
     struct ledger_op *op = new_op(ledger, OP_FORGET, run, STR_NONE, done, context);
-    char name[NAME_SIZE];
-    struct str key = run_key(ledger, op->run, name);
+    char name[NAME_SIZE], before[24];
+    struct str key = run_key(ledger, op->run, name), argument = number(before, before_ms);
 
-    send_op(op, LEDGER_SCRIPT_FORGET, &key, 1, NULL, 0);
+    send_op(op, LEDGER_SCRIPT_FORGET, &key, 1, &argument, 1);
     return op;
 }
 

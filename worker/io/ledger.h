@@ -97,8 +97,10 @@ struct ledger_op *ledger_complete(struct ledger *ledger, struct str run, struct 
 struct ledger_op *ledger_lease(struct ledger *ledger, struct str key, ledger_done *done, void *context);
 /* The read's result; not awaited. STR_NONE: it failed, give the lease back. */
 void ledger_store(struct ledger *ledger, struct str key, struct str result);
-/* Deletes the records of all writes of a run that is remembered no longer: `fence` of GO tells how many there were. GO or DOWN. */
-struct ledger_op *ledger_forget(struct ledger *ledger, struct str run, ledger_done *done, void *context);
+/* Deletes the records of all writes of a run that is remembered no longer, as far as they are from before `before_ms` (wall clock,
+ * with room for clocks that differ): a worker that was frozen may ask when a new run has the id. `fence` of GO: how many. GO or DOWN. */
+struct ledger_op *ledger_forget(struct ledger *ledger, struct str run, int64_t before_ms, ledger_done *done,
+                                void *context);
 /* How often a step event was begun by a worker that did not get it done, and how often of these it was alone there: adds to both
  * (negative: takes back), and tells the sums. GO or DOWN. They are kept for a day after the last change. `key`: one an event. */
 struct ledger_op *ledger_count(struct ledger *ledger, struct str key, int32_t begun, int32_t alone, ledger_done *done,

@@ -122,11 +122,17 @@ static const char release[] =
     "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('DEL', KEYS[1]) end\n"
     "return 1\n";
 
-/* KEYS: the run's set. All of them lie in one slot of a cluster, by the namespace in braces. */
+/* KEYS: the run's set. All of them lie in one slot of a cluster, by the namespace in braces. ARGV: 1 milliseconds of Redis' clock,
+ * as fences are: a record from later belongs to another run of the same id, which whoever asks does not know of. */
 static const char forget[] =
     "local gone = 0\n"
-    "for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do gone = gone + redis.call('DEL', key) end\n"
-    "redis.call('DEL', KEYS[1])\n"
+    "for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do\n"
+    "    local record = redis.call('HMGET', key, 'fence', 'until')\n"
+    "    if tonumber(record[1] or 0) < tonumber(ARGV[1]) and tonumber(record[2] or 0) < tonumber(ARGV[1]) then\n"
+    "        gone = gone + redis.call('DEL', key)\n"
+    "        redis.call('SREM', KEYS[1], key)\n"
+    "    end\n"
+    "end\n"
     "return {'go', gone, 0, '', ''}\n";
 
 /* ARGV: 1 and 2 what is added to `begun` and to `alone`, 3 keep_ms. Nothing is kept of what is taken back. */

@@ -113,6 +113,7 @@ static void settle(struct log_window *window, struct log_moved *moved)
     if (moved->carry != NULL || held == NULL || delivered == NULL)
         return;
     moved->held = NULL;
+    window->adrift -= held->size;
     held->offset = moved->at;
     window->with_loop++;
     log_window_finished(window, delivered, held);
@@ -198,6 +199,7 @@ bool log_moved_finish(struct log_window *window, struct log_moved *moved, struct
     if (finished)
         return false;
     moved->held = work;
+    window->adrift += work->size;
     window->with_loop--;
     settle(window, moved);
     return true;

@@ -139,10 +139,11 @@ void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
                       message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
     if (!message->err)
         producer->unreported--;
-    bool ours = atomic_load(&producer->state) ==
-                PRODUCER_READY; /* else it is polled by the thread that makes it anew */
-    for (size_t i = 0; i < log->partitions_count && ours && !message->err && message->_private != NULL; i++)
-        log_window_carried(&log->partitions[i]->window, (intptr_t)message->_private, message->offset);
+    /* In the making it is polled by another thread, which has no business with windows. */
+    if (atomic_load(&producer->state) == PRODUCER_READY && !message->err && message->_private != NULL) {
+        for (size_t n = 0; n < log->partitions_count; n++)
+            log_window_carried(&log->partitions[n]->window, (intptr_t)message->_private, message->offset);
+    }
     if (message->err && !taken_back && !producer->report_failed)
         producer->report_failed = message->err;
 }

@@ -212,7 +212,7 @@ static bool serve_queues(struct log *log)
     if (!log->control_known || log->stopping)
         return false;
     for (size_t i = 0; i < log->partitions_count; i++)
-        waiting += log->partitions[i]->window.size;
+        waiting += log->partitions[i]->window.size - log->partitions[i]->window.adrift;
     for (size_t i = 0; i < log->partitions_count && log->outbox_count == 0; i++) {
         struct log_partition *partition = log->partitions[(log->next_queue + i) % log->partitions_count];
         bool held = partition->of->topic == TOPIC_STEPS && waiting > LOG_WAITING_BYTES_MAX;
@@ -247,7 +247,8 @@ static void carry(struct log *log)
 {
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
-        if (partition->of->topic != TOPIC_STEPS || log_window_span(&partition->window) < LOG_CARRY_AT)
+        if (partition->of->topic != TOPIC_STEPS || log_window_span(&partition->window) < LOG_CARRY_AT ||
+            partition->window.adrift > LOG_WAITING_BYTES_MAX)
             continue;
         size_t count = log_window_carry(&partition->window, LOG_CARRY_AT, str_of(partition->of->pool),
                                         &log->last_carry);
@@ -347,7 +348,8 @@ static void publish_numbers(struct log *log)
     for (size_t i = 0; i < log->partitions_count; i++) {
         const struct log_window *window = &log->partitions[i]->window;
         with_loop += window->with_loop;
-        done += window->uncommitted - window->with_loop;
+        done += window->uncommitted > window->with_loop ? window->uncommitted - window->with_loop
+                                                        : 0; /* carried ones are with the loop only */
     }
     atomic_store_explicit(&log->partitions_owned, (int)log->partitions_count, memory_order_relaxed);
     atomic_store_explicit(&log->records_in_flight, (int)with_loop, memory_order_relaxed);

@@ -55,7 +55,8 @@ struct log_window {
     size_t with_loop;             /* of them, not finished */
     struct log_works ready;       /* in the order to commit */
     size_t size;                  /* bytes of records of all work it holds */
-    struct log_moved *moved;      /* records that were appended again, or are about to be */
+    size_t adrift; /* of them, of carried records that were not fetched yet: only fetching lets them be committed */
+    struct log_moved *moved; /* records that were appended again, or are about to be */
 };
 
 void log_works_add(struct log_works *works, struct log_work *work);
