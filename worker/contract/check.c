@@ -110,11 +110,14 @@ static void check_url(struct load *load, const struct node *node, const struct n
 
 static void check_headers(struct load *load, const struct node *headers)
 {
-    static const char *const ours[] = {"idempotency-key", "host", "content-length", "transfer-encoding", "connection"};
+    static const char *const ours[] = {"idempotency-key", "x-myelin-run",      "host",
+                                       "content-length",  "transfer-encoding", "connection"};
     for (const struct node *node = headers != NULL ? headers->first : NULL; node != NULL; node = node->next) {
         for (size_t i = 0; i < KEYS_COUNT(ours); i++)
             if (strcasecmp(node->key.data, ours[i]) == 0)
-                load_error(load, node, "is set by the runtime, which needs it as it is");
+                load_error(load, node,
+                           "is set by the runtime, which needs it as it is: leave it out. Allowed are Authorization, "
+                           "Content-Type and headers of the tool's own");
         bool good = node->key.size > 0;
         for (size_t i = 0; i < node->key.size; i++)
             good = good && (is_env_char(node->key.data[i]) || node->key.data[i] == '-');
