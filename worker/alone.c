@@ -1,8 +1,9 @@
 /*
  * Step events that workers die of: an expression that eats memory or time (libjq cannot be stopped, the watchdog ends the process),
- * or a fault of ours. Each delivery that an earlier owner may have begun is counted in Redis, and taken
- * back by whoever lived to decide it or to lose it. After two of them the event runs alone in its worker, so that it takes nobody with it; only workers that died while
- * it was alone count against it, for of the others it may have been the neighbour. Then it goes to `dead`, and ends its run.
+ * or a fault of ours. Each delivery that an earlier owner may have begun is counted in Redis, and taken back by whoever lived to
+ * decide it or to lose it. After two of them the event runs alone in its worker, so that it takes nobody with it; only workers
+ * that died while it was alone count against it, for of the others it may have been the neighbour. Then it goes to `dead`, and
+ * ends its run.
  *
  * Without Redis nothing is counted, and everything is tried.
  */
@@ -101,8 +102,8 @@ static void on_counted_alone(void *context, const struct ledger_answer *answer)
 /* Whoever waits for that something ran alone, or wants to be alone, and now can. */
 void alone_tick(struct worker *worker)
 {
-    bool up = ledger_up(
-        worker->ledger); /* without Redis everything is tried: one that is begun may wait for it for long */
+    /* Without Redis everything is tried: what is begun may wait for it for long. */
+    bool up = ledger_up(worker->ledger);
     if (!worker->held)
         return;
     worker->held = false;
