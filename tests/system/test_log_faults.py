@@ -271,7 +271,6 @@ def test_broker_stalls_while_static_members_commit(namespace, tmp_path_factory):
         verify(space, load.stop())
         for worker in workers:
             assert worker.process.poll() is None, worker.log()[-3000:]
-        assert [worker.end(signal.SIGTERM) for worker in workers] == [0, 0, 0]
 
 
 def test_abortable_error_is_aborted_and_done_again(proxy):
