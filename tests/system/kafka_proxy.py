@@ -35,6 +35,12 @@ def made_up(request, code):
     return struct.pack(">iih", request.correlation, 0, code)
 
 
+def no_coordinator(request):
+    """The answer to FindCoordinator (version 1 or 2) of a broker that has just come back: COORDINATOR_NOT_AVAILABLE, no message, no node."""
+    assert request.version in (1, 2), request.version
+    return struct.pack(">iihhihi", request.correlation, 0, 15, -1, -1, 0, -1)
+
+
 def read_exactly(connection, size):
     data = b""
     while len(data) < size:

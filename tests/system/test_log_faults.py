@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from doubles import ROOT
 from harness import local_env, wait_until
-from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, HIDE, INIT_PRODUCER_ID, LATE, LOSE, PASS, SWALLOW, SWALLOW_ANSWER, TXN_OFFSET_COMMIT,
-                         Proxy, made_up)
+from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, FIND_COORDINATOR, HIDE, INIT_PRODUCER_ID, LATE, LOSE, PASS, SWALLOW, SWALLOW_ANSWER, TXN_OFFSET_COMMIT,
+                         Proxy, made_up, no_coordinator)
 from test_log import namespace  # noqa: F401
 
 GROUP_AUTHORIZATION_FAILED, INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE = 30, 47, 48
@@ -271,6 +271,7 @@ def test_broker_stalls_while_static_members_commit(namespace, tmp_path_factory):
         verify(space, load.stop())
         for worker in workers:
             assert worker.process.poll() is None, worker.log()[-3000:]
+            assert worker.end(signal.SIGTERM) == 0, worker.log()[-3000:]
 
 
 def test_abortable_error_is_aborted_and_done_again(proxy):
@@ -313,6 +314,29 @@ def test_fatal_error_is_a_doubt(proxy):
     verify(space, load.stop())
     assert worker.log().count("commit.doubt") >= 1
     assert worker.process.poll() is None
+
+
+def test_calls_that_do_not_come_back(proxy):
+    """librdkafka may wait for ever where a transaction's offsets go to, when the broker does not know it for a moment: first in a commit,
+    then while the producer is made anew. It is given up each time; nothing is lost or repeated, and the worker can be stopped."""
+    space, lost, refused = proxy.space, [], []
+
+    def rule(request):
+        if request.key == TXN_OFFSET_COMMIT and not lost and request.of(f"{space.name}-a-a"):
+            lost.append(request)
+            return LOSE
+        if request.key == FIND_COORDINATOR and request.frame[-1] == 0 and lost and len(refused) < 6:  # a group's
+            refused.append(request)
+            return no_coordinator(request)
+        return PASS
+
+    worker = space.serve("a", MYELIN_KAFKA=proxy.address).serving()
+    proxy.rule = rule
+    load = Trickle(space)
+    wait_until("both were given up", lambda: len(said(worker, "producer.abandoned")) == 2, 60)
+    verify(space, load.stop())
+    assert len(refused) == 6
+    assert worker.end(signal.SIGTERM) == 0
 
 
 def test_fenced_at_the_second_producer_only(proxy):

@@ -267,10 +267,7 @@ static bool send_offsets(struct log *log, int64_t until_us, struct failure *fail
     }
     /* Taken fresh: we have partitions, so we have joined, and the broker checks our generation by it (I10). */
     rd_kafka_consumer_group_metadata_t *group = rd_kafka_consumer_group_metadata(log->consumer);
-    rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(failure->producer->handle, list, group,
-                                                                   left_ms(until_us));
-    rd_kafka_consumer_group_metadata_destroy(group);
-    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_error_t *error = log_send_offsets(failure->producer, list, group, left_ms(until_us));
     return error == NULL || fail_error(failure, error, false);
 }
 

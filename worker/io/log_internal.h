@@ -133,7 +133,8 @@ struct log_producer {
     rd_kafka_t *handle;
     struct log_producer_topic *topics; /* as log->topics, and perhaps fewer */
     size_t topics_count;
-    int64_t timeout_ms; /* transaction.timeout.ms */
+    struct log_sending *stuck; /* a call into the handle that has not come back: see log_send_abandon */
+    int64_t timeout_ms;        /* transaction.timeout.ms */
     int64_t loud_us;
     bool tainted;                      /* a late copy of one of its requests may hit its next transaction */
     size_t unreported;                 /* records of its transaction without a delivery report that says yes */
@@ -289,6 +290,14 @@ void log_producers_topics(struct log *log);
 rd_kafka_topic_t *log_producer_topic(struct log_producer *producer, const struct log_topic *topic);
 /* A transaction that changes nothing: an offset of `control`, which the group does not consume, is sent and taken back. */
 rd_kafka_error_t *log_producer_try(struct log_producer *producer, int timeout_ms);
+
+/* ---- log_send.c ---- */
+/* As rd_kafka_send_offsets_to_transaction, takes list and group, and comes back: when librdkafka does not, the producer is `stuck` and
+ * can only be discarded, and whether the offsets were sent is not known. */
+rd_kafka_error_t *log_send_offsets(struct log_producer *producer, rd_kafka_topic_partition_list_t *list,
+                                   rd_kafka_consumer_group_metadata_t *group, int timeout_ms);
+/* Of a producer that is stuck: true: its handle is gone with the call that is stuck in it. False: the call has come back by now. */
+bool log_send_abandon(struct log_producer *producer);
 
 /* ---- log_doubt.c ---- */
 void log_doubt_serve(struct log *log); /* settles it, when it can be; blocks for at most LOG_SLICE_MS */

@@ -126,25 +126,24 @@ static void discard(struct log_producer *producer)
             rd_kafka_topic_destroy(producer->topics[i].handle);
         producer->topics[i].handle = NULL;
     }
-    rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-    rd_kafka_poll(producer->handle, 0); /* what the delivery reports have to say */
-    rd_kafka_destroy(producer->handle);
+    if (producer->stuck == NULL || !log_send_abandon(producer)) {
+        rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+        rd_kafka_poll(producer->handle, 0); /* what the delivery reports have to say */
+        rd_kafka_destroy(producer->handle);
+    }
     producer->handle = NULL;
 }
 
 rd_kafka_error_t *log_producer_try(struct log_producer *producer, int timeout_ms)
 {
+    rd_kafka_error_t *failed = rd_kafka_begin_transaction(producer->handle);
+    if (failed != NULL)
+        return failed;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     rd_kafka_consumer_group_metadata_t *group = rd_kafka_consumer_group_metadata_new(producer->log->name_space);
     rd_kafka_topic_partition_list_add(list, rd_kafka_topic_name(producer->log->control), 0)->offset = 0;
-    rd_kafka_error_t *failed = rd_kafka_begin_transaction(producer->handle);
-    if (failed == NULL)
-        failed = rd_kafka_send_offsets_to_transaction(producer->handle, list, group, timeout_ms);
-    if (failed == NULL)
-        failed = rd_kafka_abort_transaction(producer->handle, timeout_ms);
-    rd_kafka_consumer_group_metadata_destroy(group);
-    rd_kafka_topic_partition_list_destroy(list);
-    return failed;
+    failed = log_send_offsets(producer, list, group, timeout_ms);
+    return failed != NULL ? failed : rd_kafka_abort_transaction(producer->handle, timeout_ms);
 }
 
 /* The first transaction finds the coordinators and connects to them, which takes up to a second: not while a step waits. */
