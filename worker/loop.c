@@ -40,11 +40,19 @@ void delivery_release(struct delivery *delivery)
     mem_free(delivery);
 }
 
-static bool write_down(struct delivery *delivery, struct commit *commit)
+static bool write_down(struct delivery *delivery, struct plan *plan, struct commit *commit)
 {
     commit_open(commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
-    commit_plan(commit, &delivery->plan);
+    commit_plan(commit, plan);
     return !commit->failed;
+}
+
+/* Steps that need no call go into this commit as well. One step at a time when workers may have died here: of which one? */
+static bool write_down_ahead(struct delivery *delivery, struct commit *commit)
+{
+    struct plan plan = delivery->plan;
+    return delivery->env.contract != NULL && !delivery->source.suspect && delivery->worker->alone == NULL &&
+           decide_ahead(&delivery->env, delivery->run, &plan) && write_down(delivery, &plan, commit);
 }
 
 /* Commits what was decided. A plan that cannot be written down (too large, no valid text) ends its run with that reason; that
@@ -56,18 +64,18 @@ static void finish(struct delivery *delivery)
         return;
     }
     struct commit commit;
-    bool written = write_down(delivery, &commit);
+    bool written = write_down_ahead(delivery, &commit) || write_down(delivery, &delivery->plan, &commit);
     bool happened = delivery->call != NULL && delivery->call->kind == CALL_TOOL &&
                     delivery->call->effect == EFFECT_WRITE && delivery->outcome.result.data != NULL;
     if (!written && happened) { /* a read that does not fit ends the run: nothing goes on with data that nobody gave */
         delivery->outcome.result = STR("{\"truncated\":true}");
         decide_outcome(&delivery->env, delivery->run, delivery->call, &delivery->outcome, &delivery->plan);
-        written = write_down(delivery, &commit);
+        written = write_down(delivery, &delivery->plan, &commit);
     }
     if (!written) {
         struct str reason = arena_printf(delivery->arena, "cannot be written down: %s", commit.error.text);
         decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);
-        write_down(delivery, &commit);
+        write_down(delivery, &delivery->plan, &commit);
     }
     commit_done(&commit);
     if (delivery->source.suspect) /* whatever becomes of the commit: nobody died of it here */

@@ -77,14 +77,15 @@ def alone(stand):
 
 
 def low(results):
-    with Stand("low", "travel") as stand:
+    with Stand("low", "refused") as stand:
         took = alone(stand)
-    results.figure("low_load_p50_ms", percentile(took, 0.5), f"five steps that travel, {LOW_RUNS} runs one after another")
+    results.figure("low_load_p50_ms", percentile(took, 0.5), f"five steps without calls, {LOW_RUNS} runs one after another")
     results.figure("low_load_p99_ms", percentile(took, 0.99), f"max {max(took):.1f} ms")
-    with Stand("low-walk", "walk") as stand:
-        walked = alone(stand)
-    results.detail(low_load_walk_p50_ms=percentile(walked, 0.5), low_load_walk_p99_ms=percentile(walked, 0.99))
-    say(f"five pure steps, walked in one transaction: p50 {percentile(walked, 0.5):.1f} ms, p99 {percentile(walked, 0.99):.1f} ms")
+    for name, what in (("travel", "five steps that travel, a step event and a transaction each"), ("walk", "five pure steps, walked as the run starts")):
+        with Stand(f"low-{name}", name) as stand:
+            took = alone(stand)
+        results.detail(**{f"low_load_{name}_p50_ms": percentile(took, 0.5), f"low_load_{name}_p99_ms": percentile(took, 0.99)})
+        say(f"{what}: p50 {percentile(took, 0.5):.1f} ms, p99 {percentile(took, 0.99):.1f} ms")
 
 
 # ---- bursts ----

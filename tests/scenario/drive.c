@@ -61,9 +61,9 @@ struct input {
     const struct wake *wake;
 };
 
-static void decide_once(const struct play *play, const struct input *input, struct arena *arena, struct plan *plan)
+static struct decide_env env_of(const struct play *play, struct arena *arena)
 {
-    struct decide_env env = {
+    return (struct decide_env){
         .contract = play->contract,
         .arena = arena,
         .name_space = STR("test"),
@@ -71,6 +71,11 @@ static void decide_once(const struct play *play, const struct input *input, stru
         .backoff_ms = 1000,
         .backoff_max_ms = 60000,
     };
+}
+
+static void decide_once(const struct play *play, const struct input *input, struct arena *arena, struct plan *plan)
+{
+    struct decide_env env = env_of(play, arena);
     if (input->request != NULL)
         decide_run(&env, input->request, plan);
     else if (input->outcome != NULL)
@@ -139,6 +144,36 @@ static void decide(struct play *play, const struct input *input, struct plan *pl
     arena_free(other);
 }
 
+/* Steps that are decided ahead, in one commit, are decided as one by one, each from its own step event. Says how many. */
+static void tell_ahead(struct play *play, const struct run *from, const struct plan *plan)
+{
+    struct decide_env env = env_of(play, play->arena);
+    struct plan together = *plan, last = *plan;
+    if (!decide_ahead(&env, from, &together))
+        return;
+    struct plan apart = {.facts = ARENA_ARRAY(play->arena, together.facts_count, struct fact)};
+    int steps = 0;
+    for (;;) {
+        assert_true(apart.facts_count + last.facts_count <= together.facts_count);
+        memcpy(&apart.facts[apart.facts_count], last.facts, last.facts_count * sizeof(struct fact));
+        apart.facts_count += last.facts_count;
+        if (apart.facts_count == together.facts_count)
+            break;
+        const struct record *event = travel(play, RECORD_STEP_READY, last.run);
+        decide_step(&env, &event->is.step_ready, &last);
+        steps++;
+    }
+    last.facts = apart.facts;
+    last.facts_count = apart.facts_count;
+    last.not_done = plan->not_done;
+    struct buf one = bytes_of(play, &together, from), other = bytes_of(play, &last, from);
+    assert_int_equal(one.size, other.size);
+    assert_memory_equal(one.data, other.data, one.size);
+    buf_free(&one);
+    buf_free(&other);
+    trace_line(&play->trace, "steps of this commit beside it: %d", steps);
+}
+
 /* ---- what a plan leads to ---- */
 
 /* What is folded from the facts must be what the run itself counted. */
@@ -191,7 +226,8 @@ static struct str event_of(struct play *play, struct run *run)
     return encode(play, RECORD_STEP_READY, run);
 }
 
-static void apply(struct play *play, struct plan *plan)
+/* `from`: the step event that was decided; NULL = something else was. */
+static void apply(struct play *play, const struct run *from, struct plan *plan)
 {
     struct waiting_row row;
     play->call = NULL;
@@ -203,6 +239,8 @@ static void apply(struct play *play, struct plan *plan)
         check_usage(play, &plan->run->usage);
         play->event = event_of(play, plan->run);
         trace_line(&play->trace, "next step %.*s on %.*s", STR_ARG(plan->run->at.step), STR_ARG(plan->pool));
+        if (from != NULL)
+            tell_ahead(play, from, plan);
         drive_deliver(play);
         break;
     case NEXT_PARK: {
@@ -239,7 +277,7 @@ void drive_deliver(struct play *play)
     struct plan plan;
     decide(play, &(struct input){.run = play->run}, &plan);
     if (plan.call == NULL) {
-        apply(play, &plan);
+        apply(play, play->run, &plan);
         return;
     }
     const struct cursor *at = &play->run->at;
@@ -279,7 +317,7 @@ void drive_run(struct play *play, const struct run_requested *request)
     play->fold = fold_new(asked->run);
     struct plan plan;
     decide(play, &(struct input){.request = asked}, &plan);
-    apply(play, &plan);
+    apply(play, NULL, &plan);
 }
 
 void drive_outcome(struct play *play, const struct outcome *outcome)
@@ -288,7 +326,7 @@ void drive_outcome(struct play *play, const struct outcome *outcome)
         drive_fail(play, "no call is in flight");
     struct plan plan;
     decide(play, &(struct input){.run = play->run, .call = play->call, .outcome = outcome}, &plan);
-    apply(play, &plan);
+    apply(play, play->run, &plan);
 }
 
 /* As worker/inbox.c: the keeper lets go of the step before the plan is written down. */
@@ -300,7 +338,7 @@ static void wake(struct play *play, const struct step_parked *parked, const stru
     play->deliveries++;
     decide(play, &(struct input){.run = run, .parked = parked, .wake = cause}, &plan);
     keeper_release(play->keeper, run->id, run->at.branch, play->arena, &row);
-    apply(play, &plan);
+    apply(play, NULL, &plan);
 }
 
 void drive_time(struct play *play, int64_t ms)

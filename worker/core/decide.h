@@ -5,6 +5,7 @@
  *   decide_run      a requested run  → its first step event
  *   decide_step     a step event     → a call to make, or a plan without one
  *   decide_outcome  the call's end   → facts and what comes next
+ *   decide_ahead    what comes next → the same, farther on: a step that turns out to need no call is decided as well
  *   decide_wake     a waiting step woken by its time, a person or the run's deadline → facts and what comes next
  *
  * Pure steps (routers, approvals on entry, projections) take no trip of their own: every one of these walks on through
@@ -33,6 +34,13 @@ void decide_step(const struct decide_env *env, const struct run *run, struct pla
 /* `call` is the one that decide_step planned for this same `run`. */
 void decide_outcome(const struct decide_env *env, const struct run *run, const struct call *call,
                     const struct outcome *outcome, struct plan *plan);
+
+/*
+ * Goes on from a plan that decide_step or decide_outcome made for `from`, as long as the next step is of the same pool and turns out to need
+ * no call (a tool step that is refused): its facts and what comes after it take the place of its step event, which is never written.
+ * False: `plan` is as it was. Such a step sees the time of `from`, so that it is decided alike at each delivery.
+ */
+bool decide_ahead(const struct decide_env *env, const struct run *from, struct plan *plan);
 
 enum wake_kind {
     WAKE_DUE,        /* the timer, or the checkpoint's timeout, has passed */
