@@ -10,6 +10,8 @@
 #include "worker/io/kafka_config.h"
 #include "worker/io/reader.h"
 
+#define BROKER_BACK_S 30 /* one that was frozen leads its partitions again only some time later, on a busy machine */
+
 static void on_report(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque)
 {
     (void)producer, (void)opaque;
@@ -50,7 +52,12 @@ static struct reader *open_reader(const struct options *options, const char *wha
     char topic[200];
     name_of(options, what, topic, sizeof topic);
     struct reader *reader = reader_open(options->properties, options->properties_count, &error);
-    if (reader == NULL || !reader_start(reader, topic, -1, READER_FROM_START, &error))
+    int64_t until_us = clock_mono_us() + BROKER_BACK_S * INT64_C(1000000);
+    while (reader != NULL && !reader_start(reader, topic, -1, READER_FROM_START, &error)) {
+        if (error.class != ERROR_RETRY || clock_mono_us() > until_us)
+            die(error.text);
+    }
+    if (reader == NULL)
         die(error.text);
     return reader;
 }
