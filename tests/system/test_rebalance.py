@@ -1,0 +1,187 @@
+"""Workers come and go under load: nothing is lost, no write is made twice, and who comes and goes in order repeats no call at all."""
+
+import collections
+import json
+import random
+import re
+import subprocess
+import threading
+import time
+import uuid
+
+import confluent_kafka
+import pytest
+from harness import Space, wait_until
+from history import History, encode, rebuild
+from test_log_faults import preload
+from test_offset_map import committed
+
+PARTITIONS = 4
+CONTRACT = """
+contract = {
+  name = "two_of_each";
+  goal = "Read and write, twice.";
+  input = { required = ["pace"]; properties = { pace = { type = "string"; }; }; };
+  limits = { deadline = "10m"; steps = 60; llm_tokens = 1000; usd = "1"; };
+  boundaries = { allowed_tools = ["crm", "send"]; };
+  tools = {
+    crm  = { url = "${TOOLS_URL}/crm"; effect = "read"; timeout = "40s"; };
+    send = { url = "${TOOLS_URL}/send"; effect = "write"; timeout = "4s"; on_doubt = "probe";
+             probe = { url = "${TOOLS_URL}/send/{key}"; done = ".status == 'sent'"; not_done = ".status == 'unknown'"; after = "500ms"; }; };
+  };
+  start = "look";
+  steps = {
+    look       = { tool = "crm"; args = "{pace: .input.pace, turn: 1}"; next = "send"; };
+    send       = { tool = "send"; args = "{pace: .input.pace, turn: 1}"; next = "look_again"; };
+    look_again = { tool = "crm"; args = "{pace: .input.pace, turn: 2}"; next = "send_again"; };
+    send_again = { tool = "send"; args = "{pace: .input.pace, turn: 2}"; next = "end"; };
+  };
+};
+"""
+PACES_MS = {"fast": 20, "brisk": 150, "slow": 700, "slower": 2000}
+SCRIPT = [{"match": {"tool": tool, "args_contain": {"pace": pace}}, "answer": {how: ms}}
+          for tool, how in (("crm", "delay_ms"), ("send", "act_and_answer_late")) for pace, ms in PACES_MS.items()]
+HOSTNAME = """
+#include <stdlib.h>
+#include <string.h>
+int gethostname(char *name, size_t size) { strncpy(name, getenv("TEST_HOSTNAME"), size); return 0; }
+"""
+
+
+class Fleet:
+    """A namespace with its load, and workers that are dynamic members: each has its host's name as its slot, and leaves at once."""
+
+    def __init__(self, directory, script=SCRIPT, **settings):
+        self.space = Space(directory, partitions=PARTITIONS, settings={"settle": '"300ms"', "backoff": '"50ms"', **settings})
+        self.tools = self.space.double("tool_double", script=script)
+        path = directory / "two_of_each.cfg"
+        path.write_text(CONTRACT)
+        self.space.create().publish(path)
+        self.host = preload(directory, "hostname", HOSTNAME)
+        self.count, self.runs, self.history = 0, {}, None
+        self.producer = confluent_kafka.Producer({"bootstrap.servers": self.space.env["MYELIN_KAFKA"], "linger.ms": 0,
+                                                  "partitioner": "murmur2_random"})
+
+    def worker(self, ready=True):
+        self.count += 1
+        name = f"w{self.count}"
+        worker = self.space.worker(name, ready=False, MYELIN_SLOT="", TEST_HOSTNAME=name, **self.host)
+        return worker.ready() if ready else worker
+
+    def version(self, worker):
+        """Of the contract, as the worker knows it."""
+        known = worker.wait_log("contract=two_of_each hash=").log()
+        return re.search(r"contract=two_of_each hash=(\w+)", known).group(1)
+
+    def ask(self, version, pace):
+        run = f"run-{len(self.runs):04d}"
+        self.runs[run] = pace
+        request = {"run": run, "request_id": str(uuid.uuid4()), "contract": "two_of_each", "contract_hash": version, "by": "test",
+                   "at_ms": int(time.time() * 1000), "input": json.dumps({"pace": pace})}
+        self.producer.produce(f"{self.space.name}.inbox", encode("RunRequested", request), run)
+        self.producer.poll(0)
+
+    def load(self, version, per_second, until):
+        """A thread that asks for runs at that rate until `until` (time.monotonic)."""
+        def feed():
+            due = time.monotonic()
+            while due < until:
+                self.ask(version, random.choice(list(PACES_MS)))
+                due += 1 / per_second
+                time.sleep(max(0, due - time.monotonic()))
+            assert self.producer.flush(30) == 0
+
+        thread = threading.Thread(target=feed, daemon=True)
+        thread.start()
+        return thread
+
+    def ended(self):
+        self.history = self.history or History(self.space)
+        self.history.drain()
+        return len({fact["run"] for fact in self.history.facts() if fact["kind"] == "RunEnded"})
+
+    def wait_ended(self, seconds):
+        try:
+            wait_until("every run ended", lambda: self.ended() >= len(self.runs), seconds, every=0.3)
+        except AssertionError as late:
+            facts = self.history.facts()
+            missing = set(self.runs) - {fact["run"] for fact in facts if fact["kind"] == "RunEnded"}
+            last = {run: [(f["kind"], f["step"]) for f in facts if f["run"] == run][-1:] for run in sorted(missing)[:5]}
+            raise AssertionError(f"{late}: {len(missing)} of {len(self.runs)} did not, {last}\n"
+                                 + "\n".join(w.log()[-1500:] for w in self.space.workers if w.alive())) from None
+
+    def judge(self):
+        """Every run is complete, each write was made once, each offset is done, and `history` has no gap and no repeat."""
+        facts = collections.defaultdict(list)
+        for fact in self.history.facts():
+            facts[fact["run"]].append(fact)
+        states = {run: rebuild(facts[run], run) for run in self.runs}
+        assert {run: (s["status"], s["gaps"], s["repeats"]) for run, s in states.items()} == dict.fromkeys(
+            self.runs, ("completed", 0, 0))
+        acted = collections.Counter((line["run"], line["args"]["turn"]) for line in self.tools.ledger("acted", tool="send"))
+        assert acted == {(run, turn): 1 for run in self.runs for turn in (1, 2)}, acted.most_common(5)
+        assert self.space.json("dead", "list") == []
+        assert [self.undone(partition) for partition in range(PARTITIONS)] == [0] * PARTITIONS
+
+    def undone(self, partition):
+        """How many step events lie above the committed offset."""
+        base = committed(self.space, partition)[0]
+        consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": self.space.env["MYELIN_KAFKA"], "group.id": uuid.uuid4().hex, "enable.auto.commit": False,
+            "isolation.level": "read_committed", "enable.partition.eof": True})
+        consumer.assign([confluent_kafka.TopicPartition(f"{self.space.name}.steps.default", partition, base)])
+        count = 0
+        while not (message := consumer.poll(20)).error():
+            count += 1
+        assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
+        consumer.close()
+        return count
+
+    def repeats(self, tool):
+        """Calls that reached the tool more often than once."""
+        calls = collections.Counter((line["run"], line["args"]["turn"]) for line in self.tools.ledger("received", tool=tool)
+                                    if not line.get("probe"))
+        return {call: count for call, count in calls.items() if count > 1}
+
+    def close(self):
+        if self.history:
+            self.history.close()
+        self.space.close()
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Fleet(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_storm(fleet):
+    """For a minute a worker joins or leaves each second, in order or by kill -9."""
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    dice, one = random.Random(seed), fleet()
+    alive, told, killed, last_kill, until = [one.worker()], [], 0, 0, time.monotonic() + 60
+    loading = one.load(one.version(alive[0]), 8, until)
+    for second in range(60):
+        if len(alive) < 2 or (len(alive) < 5 and dice.random() < 0.5):
+            alive.append(one.worker(ready=False))
+        elif second - last_kill > 12:
+            alive.pop(dice.randrange(len(alive))).kill()
+            last_kill, killed = second, killed + 1
+        else:
+            told.append(alive.pop(dice.randrange(len(alive))))
+            told[-1].process.terminate()
+        time.sleep(max(0, until - 59 + second - time.monotonic()))
+    loading.join()
+    one.wait_ended(60)
+    one.judge()
+    print(len(one.runs), "runs,", one.count, "workers,", killed, "killed; reads made again:", len(one.repeats("crm")),
+          "writes that were sent again:", len(one.repeats("send")))
+    assert [worker.process.wait(30) for worker in told] == [0] * len(told)
