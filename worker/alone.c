@@ -138,3 +138,8 @@ void alone_take_back(struct delivery *delivery)
 {
     count(delivery, -1, delivery->counted_alone ? -1 : 0, NULL);
 }
+
+void alone_keep(struct delivery *delivery)
+{
+    count(delivery, 1, delivery->counted_alone ? 1 : 0, NULL);
+}

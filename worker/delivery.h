@@ -1,6 +1,6 @@
 /*
- * delivery.h: one delivery of a step event, as loop.c (its life) and alone.c (when workers die of it) share it. Nobody else includes
- * this.
+ * delivery.h: one delivery of a step event, as loop.c (its life), orphan.c (when its partition is let go) and alone.c (when workers die
+ * of it) share it. Nobody else includes this.
  */
 #ifndef MYELIN_DELIVERY_H
 #define MYELIN_DELIVERY_H
@@ -23,7 +23,9 @@ struct delivery {
     bool leased;
     struct str packed;      /* the write's result, until Redis has it */
     int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
-    bool orphan;            /* the partition is somebody else's now: store the result, decide nothing */
+    bool calling;           /* its request went out */
+    bool orphan;            /* the partition was let go: store the result, decide nothing */
+    bool kept;              /* an orphan whose partition came back: in worker->kept until it is handed over again */
     bool begun, held;       /* held: it waits for one that runs alone, or for that it may */
     bool solitary;          /* workers died with it: it is run alone */
     bool counted_alone;     /* and that is counted */
@@ -35,11 +37,17 @@ bool delivery_decode(struct delivery *delivery, struct error *error);
 void delivery_poison(struct delivery *delivery, const char *reason); /* to `dead`; the delivery is gone */
 void delivery_release(struct delivery *delivery);
 
+/* ---- orphan.c ---- */
+/* True: it is of a call that was kept, which goes on as its delivery; takes the event. */
+bool orphan_bind(struct worker *worker, struct log_event *event);
+void orphan_unkeep(struct delivery *delivery);
+
 /* ---- alone.c ---- */
 /* Counts a suspect delivery, then begins it, holds it back until it can run alone, or gives it up. */
 void alone_count(struct delivery *delivery);
 /* Its partition is let go: the next owner counts it, although nobody died of it. */
 void alone_take_back(struct delivery *delivery);
-void alone_tick(struct worker *worker); /* lets in who waited */
+void alone_keep(struct delivery *delivery); /* it is handed over to us again: it was not taken back */
+void alone_tick(struct worker *worker);     /* lets in who waited */
 
 #endif

@@ -33,6 +33,7 @@ void delivery_release(struct delivery *delivery)
         delivery->next->previous = delivery->previous;
     worker->deliveries_count--;
     worker->begun_count -= delivery->begun;
+    orphan_unkeep(delivery);
     if (worker->alone == delivery)
         worker->alone = NULL;
     log_event_free(&delivery->source);
@@ -172,7 +173,8 @@ static void call(struct delivery *delivery)
         request.timeout_ms > left_ms) /* nobody waits for an answer beyond the run's deadline */
         request.timeout_ms = left_ms > 1 ? left_ms : 1;
     CRASH_POINT("before_call");
-    if (formed && caller_start(delivery->worker->caller, &request, on_answer, delivery, &error) != NULL)
+    delivery->calling = formed && caller_start(delivery->worker->caller, &request, on_answer, delivery, &error) != NULL;
+    if (delivery->calling)
         return;
     fail(delivery, error.text, error.class == ERROR_RETRY);
     give_back(delivery);
@@ -433,6 +435,8 @@ static struct delivery *deliver(struct worker *worker, struct log_event *event)
 
 void loop_step(struct worker *worker, struct log_event *event)
 {
+    if (orphan_bind(worker, event))
+        return;
     struct delivery *delivery = deliver(worker, event);
     if (event->suspect)
         alone_count(delivery);
@@ -476,19 +480,6 @@ void loop_contracts_read(struct worker *worker)
             plan(delivery);
         else
             delivery_poison(delivery, error.text);
-    }
-}
-
-void loop_orphan(struct worker *worker, int64_t tenure)
-{
-    for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
-        next = delivery->next;
-        if (delivery->orphan || delivery->source.tenure != tenure)
-            continue;
-        delivery->orphan = true;
-        alone_take_back(delivery);
-        if (delivery->begun && delivery->env.contract == NULL) /* it waits for `control`, which is read no more */
-            delivery_release(delivery);
     }
 }
 

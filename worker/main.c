@@ -116,6 +116,8 @@ static void on_log_event(struct worker *worker, struct log_event *event)
     case LOG_ASSIGNED:
         LOG_INFO("partition.assigned", LOG_S("topic", event->topic_name), LOG_I("partition", event->partition),
                  LOG_I("tenure", event->tenure), LOG_I("offset", event->offset));
+        if (event->kept != 0)
+            loop_keep(worker, event);
         /* fall through */
     case LOG_RECORD:
     case LOG_WAITING_ROW:

@@ -3,6 +3,7 @@
  *
  *   main.c       settings, ports, signals, the epoll loop
  *   loop.c       THE MAIN PATH: the life of a step event
+ *   orphan.c     calls in flight of partitions that were let go
  *   alone.c      step events that workers die of
  *   inbox.c      the keeper's side: what is addressed to a run, and what is due
  *   contracts.c  the versions of contracts that `control` holds
@@ -41,6 +42,7 @@ struct worker {
     int32_t begun_count;    /* of them, those that are not held back */
     bool held;              /* there may be some that are */
     int64_t store_again_ms; /* the earliest of theirs (clock_mono_us / 1000); too early does no harm */
+    void *kept;             /* orphan.c: tsearch(3) tree of struct delivery, by tenure and what the event says */
     struct delivery *alone; /* its worker died with it before: it runs alone, the others are held back; NULL = none */
     char name[128];         /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
     bool stopping;
@@ -53,14 +55,18 @@ struct worker {
 /* ---- loop.c ---- */
 void loop_step(struct worker *worker, struct log_event *event); /* a record of steps.<pool>; takes the event */
 void loop_contracts_read(struct worker *worker);                /* `control` was read to its end */
-void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */
-int64_t loop_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
+int64_t loop_tick(struct worker *worker, int64_t now_mono_ms);  /* returns when to look again */
 void loop_free(struct worker *worker);
 /* Step events in our hands: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */
 struct loop_numbers {
     int32_t without_call, calls[3][3];
 };
 void loop_numbers(const struct worker *worker, struct loop_numbers *numbers);
+
+/* ---- orphan.c ---- */
+void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */
+/* A partition that we had before is ours again, and untouched: the calls of its tenure before go on for this one. */
+void loop_keep(struct worker *worker, const struct log_event *assigned);
 
 /* ---- inbox.c ---- */
 void inbox_event(struct worker *worker, struct log_event *event); /* any event of the inbox; takes the event */

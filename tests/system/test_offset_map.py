@@ -296,6 +296,26 @@ def test_handed_on_in_a_rebalance(namespace):  # noqa: F811
     assert len(last) == 31 and sorted(facts(space)) == [(p, o) for p in range(2) for o in range(60)]
 
 
+def test_kept_when_nobody_committed(namespace):  # noqa: F811
+    """▲ A partition that comes back is told to be kept when its last commit is our own, however much we committed; a partition of
+    which somebody else did one record is new."""
+    space = namespace(partitions=2)
+    for partition in range(2):
+        produce(space, 20, partition)
+    old = Steered(space, "a").wait_got(40)
+    assert [how for _, _, how in old.lines("assigned")] == ["new", "new"]
+    old.finish(old.got()[:5] + old.got()[-5:])
+    young = Steered(space, "b").wait_got(15)
+    gone = young.got()[0][0]
+    old.wait("it has one again", lambda: len(old.lines("assigned")) == 3)
+    young.finish(young.got()[:1])
+    young.stop()
+    old.wait("it has both again", lambda: len(old.lines("assigned")) == 5)
+    assert old.lines("assigned")[2][::2] == [str(1 - gone), "kept"]
+    assert {int(partition): how for partition, _, how in old.lines("assigned")[3:]} == {gone: "new", 1 - gone: "kept"}
+    old.stop()
+
+
 def finish_all_but(worker, stuck, count):
     """Everything that comes, until `count` others are committed."""
     given = set(stuck)

@@ -26,7 +26,7 @@ contract = {
   boundaries = { allowed_tools = ["crm", "send"]; };
   tools = {
     crm  = { url = "${TOOLS_URL}/crm"; effect = "read"; timeout = "40s"; };
-    send = { url = "${TOOLS_URL}/send"; effect = "write"; timeout = "4s"; on_doubt = "probe";
+    send = { url = "${TOOLS_URL}/send"; effect = "write"; timeout = "@TIMEOUT@"; on_doubt = "probe";
              probe = { url = "${TOOLS_URL}/send/{key}"; done = ".status == 'sent'"; not_done = ".status == 'unknown'"; after = "500ms"; }; };
   };
   start = "look";
@@ -48,14 +48,34 @@ int gethostname(char *name, size_t size) { strncpy(name, getenv("TEST_HOSTNAME")
 """
 
 
+class Passer:
+    """A member of the group that wants none of its partitions: by joining and leaving it makes all of them change hands."""
+
+    def __init__(self, space):
+        self.consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": space.env["MYELIN_KAFKA"], "group.id": space.name, "enable.auto.commit": False,
+            "session.timeout.ms": 6000, "partition.assignment.strategy": "range"})
+        self.joined = False
+        self.consumer.subscribe([f"{space.name}.control"], on_assign=lambda *_: setattr(self, "joined", True))
+
+        def served():
+            self.consumer.poll(0.05)
+            return self.joined
+
+        wait_until("a member joins", served)
+
+    def leave(self):
+        self.consumer.close()
+
+
 class Fleet:
     """A namespace with its load, and workers that are dynamic members: each has its host's name as its slot, and leaves at once."""
 
-    def __init__(self, directory, script=SCRIPT, **settings):
+    def __init__(self, directory, script=SCRIPT, write_timeout="4s", **settings):
         self.space = Space(directory, partitions=PARTITIONS, settings={"settle": '"300ms"', "backoff": '"50ms"', **settings})
         self.tools = self.space.double("tool_double", script=script)
         path = directory / "two_of_each.cfg"
-        path.write_text(CONTRACT)
+        path.write_text(CONTRACT.replace("@TIMEOUT@", write_timeout))
         self.space.create().publish(path)
         self.host = preload(directory, "hostname", HOSTNAME)
         self.count, self.runs, self.history = 0, {}, None
@@ -185,3 +205,35 @@ def test_storm(fleet):
     print(len(one.runs), "runs,", one.count, "workers,", killed, "killed; reads made again:", len(one.repeats("crm")),
           "writes that were sent again:", len(one.repeats("send")))
     assert [worker.process.wait(30) for worker in told] == [0] * len(told)
+
+
+def test_calls_are_kept(fleet):
+    """▲ Partitions change hands again and again, and come back untouched, while reads and writes are stuck: each call goes on as
+    that of the new tenure. None is made again, and none is waited for: no answer is taken from Redis, no write is in doubt."""
+    calls = 12
+    one = fleet(write_timeout="30s", script=[
+        {"match": {"tool": "crm", "args_contain": {"turn": 1}}, "answer": {"delay_ms": 10000}},
+        {"match": {"tool": "send", "args_contain": {"turn": 1}}, "answer": {"act_and_answer_late": 10000}}])
+    worker = one.worker()
+    version = one.version(worker)
+    for _ in range(calls):
+        one.ask(version, "fast")
+    back, _ = 0, one.producer.flush(30)
+    for tool in ("crm", "send"):
+        wait_until("all calls are on their way", lambda: len(one.tools.ledger("received", tool=tool)) == calls, 40)
+        for _ in range(2):
+            passer = Passer(one.space)
+            back += PARTITIONS
+            wait_until("all partitions came back", lambda: worker.log().count("event=assign.kept") == back)
+            passer.leave()
+            back += PARTITIONS
+            wait_until("and again", lambda: worker.log().count("event=assign.kept") == back)
+    one.wait_ended(30)
+    one.judge()
+    assert one.repeats("crm") == one.repeats("send") == {}
+    kinds = {fact["kind"] for fact in one.history.facts()}
+    assert "InDoubt" not in kinds and "StepWaiting" not in kinds, kinds
+    origins = {fact["body"]["origin"].lower() for fact in one.history.facts() if fact["kind"] == "ToolAnswered"}
+    assert origins == {"called"}, origins
+    kept = re.findall(r"event=assign.kept topic=\S+ partition=\d+ tenure=\d+ before=\d+ calls=(\d+)", worker.log())
+    assert sum(map(int, kept)) == 8 * calls, kept

@@ -70,6 +70,7 @@ struct log_event {
     int32_t partition;
     int64_t tenure;
     int64_t offset;        /* RECORD: its own; ASSIGNED: where it starts */
+    int64_t kept;          /* ASSIGNED, steps: our tenure before, when nobody committed for it in between; 0 = none */
     int64_t timestamp_ms;  /* RECORD: the broker's or the producer's */
     bool suspect;          /* RECORD: below the high watermark at assignment: an earlier owner may have started it */
     struct str key, value; /* owned by the event until log_event_free */

@@ -48,6 +48,11 @@ struct log_command {
     struct log_work *work; /* DONE: owned */
 };
 
+/* How we left a partition. */
+struct log_left {
+    int64_t tenure, seq; /* 0: we never had it */
+};
+
 /* A topic that records go to or come from. */
 struct log_topic {
     enum topic topic;
@@ -55,7 +60,8 @@ struct log_topic {
     char *pool; /* steps; else NULL */
     int32_t partitions;
     bool subscribed;
-    size_t index; /* in log->topics, and in those of each producer */
+    struct log_left *left; /* by partition */
+    size_t index;          /* in log->topics, and in those of each producer */
 };
 
 enum log_stage {

@@ -69,7 +69,10 @@ static void add_topic(struct log *log, enum topic topic, const char *name, const
                               .name = copy_text(name),
                               .pool = pool != NULL ? copy_text(pool) : NULL,
                               .partitions = partitions,
+                              .left = calloc((size_t)partitions, sizeof *one->left),
                               .index = log->topics_count};
+    if (one->left == NULL)
+        abort();
     log->topics = more;
     log->topics[log->topics_count++] = one;
 }
@@ -254,6 +257,7 @@ void log_disconnect(struct log *log)
     for (size_t i = 0; i < log->topics_count; i++) {
         free(log->topics[i]->name);
         free(log->topics[i]->pool);
+        free(log->topics[i]->left);
         free(log->topics[i]);
     }
     for (size_t i = 0; i < log->properties_count && log->properties != NULL; i++)

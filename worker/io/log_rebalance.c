@@ -63,6 +63,8 @@ static void partition_add(struct log *log, struct log_topic *topic, int32_t numb
 static void partition_free(struct log *log, struct log_partition *partition)
 {
     log_rebuild_stop(log, partition);
+    if (partition->told && partition->number < partition->of->partitions)
+        partition->of->left[partition->number] = (struct log_left){partition->tenure, partition->seq};
     if (partition->of->topic == TOPIC_STEPS)
         log->with_loop_steps -= (int64_t)partition->window.with_loop;
     log_window_free(&partition->window);
@@ -94,6 +96,15 @@ void log_unserve(struct log_partition *partition, const char *why)
     partition->retry_us = clock_mono_us() + LOG_LOUD_MS * 1000;
     snprintf(partition->why, sizeof partition->why, "%s", why);
     complain(partition);
+}
+
+/* ▲ The tenure before, if it was ours and nobody committed in between; else 0. */
+static int64_t kept(const struct log_partition *partition)
+{
+    if (partition->of->topic != TOPIC_STEPS || partition->number >= partition->of->partitions)
+        return 0;
+    const struct log_left *left = &partition->of->left[partition->number];
+    return left->seq == partition->seq ? left->tenure : 0;
 }
 
 /* ---- assign ---- */
@@ -225,6 +236,7 @@ static void settle(struct log *log, struct log_partition *partition, const rd_ka
     partition->told = true;
     struct log_event *event = log_event_new(LOG_ASSIGNED, partition, 0);
     event->offset = partition->base;
+    event->kept = kept(partition);
     log_push(log, event);
     partition->stage = STAGE_SERVING;
     if (partition->of->topic == TOPIC_INBOX) {

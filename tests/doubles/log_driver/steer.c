@@ -52,7 +52,9 @@ static void on_event(struct steered *steered, struct log_event *event)
         drop(steered, event->tenure);
         break;
     case LOG_ASSIGNED:
-        printf("assigned %" PRId32 " %" PRId64 "\n", event->partition, event->offset);
+        if (event->topic == TOPIC_STEPS)
+            printf("assigned %" PRId32 " %" PRId64 " %s\n", event->partition, event->offset,
+                   event->kept != 0 ? "kept" : "new");
         break;
     case LOG_COMMITTED:
         printf("committed %" PRId32 "\n", event->commit_steps);
