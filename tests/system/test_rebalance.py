@@ -207,6 +207,37 @@ def test_storm(fleet):
     assert [worker.process.wait(30) for worker in told] == [0] * len(told)
 
 
+def times(fleet):
+    """The longest time without any fact in `history`; and how much longer runs took than their calls, the median and the longest."""
+    facts = fleet.history.facts()
+    stamps = sorted(message.timestamp()[1] for message in fleet.history.messages)
+    took = collections.Counter()
+    for fact in facts:
+        took[fact["run"]] += fact["at_ms"] * {"RunStarted": -1, "RunEnded": 1}.get(fact["kind"], 0)
+    over = sorted(ms - 4 * PACES_MS[fleet.runs[run]] for run, ms in took.items())
+    return (f"the longest time without any fact {max(after - before for before, after in zip(stamps, stamps[1:]))} ms; a run took "
+            f"{over[len(over) // 2]} ms longer than its calls, at most {over[-1]} ms")
+
+
+def test_scaled_out_and_in(fleet):
+    """One worker becomes four and one again under load, each of them stopped in order in the middle of its calls: not one call is
+    made twice, neither read nor write."""
+    one = fleet()
+    workers, begin = [one.worker()], time.monotonic()
+    loading = one.load(one.version(workers[0]), 10, begin + 24)
+    for _ in range(3):
+        time.sleep(2)
+        workers.append(one.worker())
+    for worker in workers[:3]:
+        time.sleep(2)
+        assert worker.terminate() == 0
+    loading.join()
+    one.wait_ended(60)
+    one.judge()
+    print(f"{len(one.runs)} runs; {times(one)}")
+    assert one.repeats("crm") == one.repeats("send") == {}
+
+
 def test_calls_are_kept(fleet):
     """▲ Partitions change hands again and again, and come back untouched, while reads and writes are stuck: each call goes on as
     that of the new tenure. None is made again, and none is waited for: no answer is taken from Redis, no write is in doubt."""
