@@ -2,6 +2,7 @@
 
 import collections
 import json
+import pathlib
 import random
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from harness import Space, wait_until
 from history import History, encode, rebuild
 from test_log_faults import preload
-from test_offset_map import committed
+from test_offset_map import committed, needs_range
 
 PARTITIONS = 4
 CONTRACT = """
@@ -71,13 +72,15 @@ class Passer:
 class Fleet:
     """A namespace with its load, and workers that are dynamic members: each has its host's name as its slot, and leaves at once."""
 
-    def __init__(self, directory, script=SCRIPT, write_timeout="4s", **settings):
+    def __init__(self, directory, script=SCRIPT, write_timeout="4s", librdkafka=None, **settings):
         self.space = Space(directory, partitions=PARTITIONS, settings={"settle": '"300ms"', "backoff": '"50ms"', **settings})
         self.tools = self.space.double("tool_double", script=script)
         path = directory / "two_of_each.cfg"
         path.write_text(CONTRACT.replace("@TIMEOUT@", write_timeout))
         self.space.create().publish(path)
         self.host = preload(directory, "hostname", HOSTNAME)
+        if librdkafka:
+            self.host["LD_PRELOAD"] += f":{librdkafka}"
         self.count, self.runs, self.history = 0, {}, None
         self.producer = confluent_kafka.Producer({"bootstrap.servers": self.space.env["MYELIN_KAFKA"], "linger.ms": 0,
                                                   "partitioner": "murmur2_random"})
@@ -219,11 +222,17 @@ def times(fleet):
             f"{over[len(over) // 2]} ms longer than its calls, at most {over[-1]} ms")
 
 
-def test_scaled_out_and_in(fleet):
+BUNDLED = list((pathlib.Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka-*.so*"))
+
+
+@pytest.mark.parametrize("librdkafka", [None, *BUNDLED], ids=["installed", "of the Python client"][:1 + len(BUNDLED)])
+def test_scaled_out_and_in(fleet, librdkafka):
     """One worker becomes four and one again under load, each of them stopped in order in the middle of its calls: not one call is
-    made twice, neither read nor write."""
-    one = fleet()
+    made twice, neither read nor write. Also with a newer librdkafka, where the group's protocol is cooperative."""
+    one = fleet(librdkafka=librdkafka)
     workers, begin = [one.worker()], time.monotonic()
+    if librdkafka:
+        workers[0].wait_log("assignor=cooperative-sticky")
     loading = one.load(one.version(workers[0]), 10, begin + 24)
     for _ in range(3):
         time.sleep(2)
@@ -246,6 +255,7 @@ def test_calls_are_kept(fleet):
         {"match": {"tool": "crm", "args_contain": {"turn": 1}}, "answer": {"delay_ms": 10000}},
         {"match": {"tool": "send", "args_contain": {"turn": 1}}, "answer": {"act_and_answer_late": 10000}}])
     worker = one.worker()
+    needs_range(worker)
     version = one.version(worker)
     for _ in range(calls):
         one.ask(version, "fast")

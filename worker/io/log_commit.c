@@ -44,14 +44,15 @@ struct failure {
 
 /* ---- forming a burst ---- */
 
-bool log_commit_pending(const struct log *log)
+bool log_commit_leaving(const struct log *log)
 {
-    bool pending = log->doubt != NULL;
-    for (size_t i = 0; i < log->partitions_count && !pending; i++) {
-        const struct log_work *first = log->partitions[i]->window.ready.first;
-        pending = first != NULL && !first->refused;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        const struct log_partition *partition = log->partitions[i];
+        const struct log_work *first = partition->window.ready.first;
+        if (partition->leaving && first != NULL && !first->refused)
+            return true;
     }
-    return pending;
+    return log->doubt != NULL;
 }
 
 int64_t log_commit_due_us(const struct log *log)

@@ -253,8 +253,8 @@ void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_t
 bool log_barrier_serve(struct log *log); /* true: something changed */
 struct log_partition *log_partition_of(const struct log *log, int64_t tenure);
 struct log_partition *log_partition_find(const struct log *log, const char *topic, int32_t number);
-/* Tells the loop to let go of all partitions, waits for it, commits what is done, forgets them. */
-void log_leave_all(struct log *log);
+/* Tells the loop to let go of these partitions (NULL: of all), waits for it, commits what is done, forgets them. */
+void log_leave(struct log *log, rd_kafka_topic_partition_list_t *taken);
 void log_partitions_free(struct log *log);
 void log_lose_all(struct log *log);    /* they are somebody else's already */
 void log_queues_free(struct log *log); /* once the consumer is closed */
@@ -277,7 +277,7 @@ void log_rebuild_stop(struct log *log, const struct log_partition *partition);
 bool log_commit_serve(struct log *log); /* one transaction, if there is something to commit; true: there was */
 void log_commit_confirmed(struct log *log, int64_t took_us); /* the burst is known to be committed */
 void log_commit_failed(struct log *log);                     /* it is known not to be: what failed in it is looked at */
-bool log_commit_pending(const struct log *log);
+bool log_commit_leaving(const struct log *log);   /* something of a partition that is let go is not committed */
 int64_t log_commit_due_us(const struct log *log); /* when there is something to commit; INT64_MAX: nothing */
 void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque);
 

@@ -13,6 +13,7 @@
 
 #define FETCH_BUDGET_KB (64 * 1024) /* what librdkafka may fetch ahead, of all partitions */
 #define ASK_TOPICS_US 1000000
+#define COOPERATIVE_FROM 0x020601ff /* librdkafka's version: before, cooperative-sticky can spin for ever */
 
 static char *copy_text(const char *text)
 {
@@ -147,6 +148,12 @@ static bool check_topics(struct log *log, const struct log_settings *settings, s
 
 /* ---- handles ---- */
 
+/* A group's members must agree on it: they leave it before one of them comes with the other. */
+static const char *assignor(void)
+{
+    return rd_kafka_version() >= COOPERATIVE_FROM ? "cooperative-sticky" : "range";
+}
+
 static void log_consumer_error(rd_kafka_t *client, int code, const char *reason, void *opaque)
 {
     (void)client, (void)opaque;
@@ -175,8 +182,7 @@ bool log_consumer_open(struct log *log, struct error *error)
         {"enable.auto.offset.store", "false"},
         {"auto.offset.reset", "error"},
         {"isolation.level", "read_committed"},
-        /* Before librdkafka 2.6.1 cooperative-sticky can spin for ever. */
-        {"partition.assignment.strategy", "range"},
+        {"partition.assignment.strategy", assignor()},
         {NULL, NULL},
     };
     rd_kafka_conf_t *config = kafka_config(defaults, (const char *const *)log->properties, log->properties_count, own,
@@ -232,8 +238,8 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
     if (!log_barrier_open(log))
         return error_set(error, ERROR_FATAL, "cannot start a thread");
     LOG_INFO("log.open", LOG_S("namespace", log->name_space), LOG_S("slot", log->slot),
-             LOG_S("member", log->slot_pinned ? "static" : "dynamic"), LOG_S("assignor", "range"),
-             LOG_S("why", "cooperative-sticky is not safe before librdkafka 2.6.1"),
+             LOG_S("member", log->slot_pinned ? "static" : "dynamic"), LOG_S("assignor", assignor()),
+             LOG_S("why", "cooperative-sticky is safe from librdkafka 2.6.1 on"),
              LOG_S("librdkafka", rd_kafka_version_str()));
     return true;
 }

@@ -1,8 +1,8 @@
 /*
  * Which partitions this worker has, from when to when (tenure), and from which offset.
  *
- * The group protocol is eager (range): every rebalance takes all partitions and gives some back. Being given a partition is
- * not yet serving it. The consumer is assigned nothing at first; the committed offsets are asked for (log_barrier.c), which the
+ * With range the group's protocol is eager: every rebalance takes all partitions and gives some back. With cooperative-sticky it
+ * takes and gives only what changes hands. Being given a partition is not yet serving it. The consumer is assigned nothing at first; the committed offsets are asked for (log_barrier.c), which the
  * broker does not tell while a transaction on them is open: the barrier behind a crashed owner. Neither the others nor the
  * next rebalance wait for one that is held back. Whatever is settled is then really assigned, from its committed offset.
  */
@@ -69,6 +69,19 @@ static void partition_free(struct log *log, struct log_partition *partition)
         log->with_loop_steps -= (int64_t)partition->window.with_loop;
     log_window_free(&partition->window);
     free(partition);
+}
+
+/* Those that are let go. */
+static void free_leaving(struct log *log)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < log->partitions_count; i++) {
+        if (log->partitions[i]->leaving)
+            partition_free(log, log->partitions[i]);
+        else
+            log->partitions[count++] = log->partitions[i];
+    }
+    log->partitions_count = count;
 }
 
 void log_partitions_free(struct log *log)
@@ -146,23 +159,67 @@ static rd_kafka_queue_t *split_queue(struct log *log, const struct log_partition
     return queue;
 }
 
-/* Assigns to the consumer all that is settled. Those that run already go on from where they are. */
+static bool is_cooperative(rd_kafka_t *consumer)
+{
+    return strcmp(rd_kafka_rebalance_protocol(consumer), "COOPERATIVE") == 0;
+}
+
+static rd_kafka_resp_err_t code_of(rd_kafka_error_t *error)
+{
+    rd_kafka_resp_err_t code = rd_kafka_error_code(error);
+    rd_kafka_error_destroy(error);
+    return code;
+}
+
+/* Assigns to the consumer all that is settled, and was not assigned yet when it is cooperative. Those that run already go on from
+ * where they are. */
 static void assign(struct log *log)
 {
+    bool cooperative = is_cooperative(log->consumer);
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)log->partitions_count);
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
-        if (partition->stage != STAGE_REBUILD && partition->stage != STAGE_SERVING)
+        if ((partition->stage != STAGE_REBUILD && partition->stage != STAGE_SERVING) ||
+            (cooperative && partition->queue != NULL))
             continue;
         if (partition->queue == NULL)
             partition->queue = split_queue(log, partition);
         rd_kafka_topic_partition_list_add(list, partition->of->name, partition->number)->offset =
             partition->window.position;
     }
-    rd_kafka_resp_err_t failed = rd_kafka_assign(log->consumer, list);
+    rd_kafka_resp_err_t failed = cooperative ? code_of(rd_kafka_incremental_assign(log->consumer, list))
+                                             : rd_kafka_assign(log->consumer, list);
     rd_kafka_topic_partition_list_destroy(list);
-    if (failed) /* the next rebalance is on its way, and takes them all */
+    struct error error;
+    if (failed && cooperative) { /* nobody would ever fetch them */
+        error_set(&error, ERROR_FATAL, "cannot assign partitions: %s", rd_kafka_err2str(failed));
+        log_fail(log, &error);
+    } else if (failed) { /* the next rebalance is on its way, and takes them all */
         LOG_WARN("kafka.trouble", LOG_S("reason", rd_kafka_err2str(failed)), LOG_S("what", "assign"));
+    }
+}
+
+/* Of those that are taken some may not have been assigned yet. */
+static void unassign(rd_kafka_t *consumer, const rd_kafka_topic_partition_list_t *taken)
+{
+    rd_kafka_topic_partition_list_t *assigned = NULL;
+    if (!is_cooperative(consumer)) {
+        rd_kafka_assign(consumer, NULL);
+        return;
+    }
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(taken->cnt);
+    rd_kafka_assignment(consumer, &assigned);
+    for (int i = 0; assigned != NULL && i < taken->cnt; i++) {
+        const rd_kafka_topic_partition_t *one = &taken->elems[i];
+        if (rd_kafka_topic_partition_list_find(assigned, one->topic, one->partition) != NULL)
+            rd_kafka_topic_partition_list_add(list, one->topic, one->partition);
+    }
+    rd_kafka_resp_err_t failed = code_of(rd_kafka_incremental_unassign(consumer, list));
+    if (failed)
+        LOG_WARN("kafka.trouble", LOG_S("reason", rd_kafka_err2str(failed)), LOG_S("what", "unassign"));
+    if (assigned != NULL)
+        rd_kafka_topic_partition_list_destroy(assigned);
+    rd_kafka_topic_partition_list_destroy(list);
 }
 
 static bool is_due(const struct log_partition *partition, int64_t now_us)
@@ -314,10 +371,13 @@ bool log_barrier_serve(struct log *log)
 
 /* ---- revoke ---- */
 
-static void tell_leaving(struct log *log, enum log_event_kind kind)
+/* `taken`: NULL = all. */
+static void tell_leaving(struct log *log, enum log_event_kind kind, rd_kafka_topic_partition_list_t *taken)
 {
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
+        if (taken != NULL && rd_kafka_topic_partition_list_find(taken, partition->of->name, partition->number) == NULL)
+            continue;
         partition->leaving = true;
         if (partition->told)
             log_push(log, log_event_new(kind, partition, 0));
@@ -329,40 +389,40 @@ static void tell_leaving(struct log *log, enum log_event_kind kind)
 static bool all_released(const struct log *log)
 {
     for (size_t i = 0; i < log->partitions_count; i++) {
-        if (!log->partitions[i]->released)
+        if (log->partitions[i]->leaving && !log->partitions[i]->released)
             return false;
     }
     return true;
 }
 
-void log_leave_all(struct log *log)
+void log_leave(struct log *log, rd_kafka_topic_partition_list_t *taken)
 {
     int64_t now_us = clock_mono_us(), release_us = now_us + LOG_RELEASE_MS * 1000,
             until_us = now_us + LOG_LEAVE_MS * 1000;
-    tell_leaving(log, LOG_REVOKED);
+    tell_leaving(log, LOG_REVOKED, taken);
     while (!log->failed && !atomic_load(&log->quit) && clock_mono_us() < until_us) {
         log_flush(log);
         bool busy = log_take_commands(log);
         log_producers_serve(log);
         log_doubt_serve(log);
         busy = log_commit_serve(log) || busy;
-        bool waiting = !all_released(log) && clock_mono_us() < release_us;
-        if (!busy && !waiting && !log_commit_pending(log))
+        bool waiting = log_commit_leaving(log) || (!all_released(log) && clock_mono_us() < release_us);
+        if (!busy && !waiting)
             break;
         if (!busy)
             log_sleep(log, clock_mono_us() + LEAVE_LOOK_US);
     }
     if (!all_released(log))
         LOG_WARN("release.late", LOG_I("ms", LOG_RELEASE_MS));
-    if (log_commit_pending(log))
+    if (log_commit_leaving(log))
         LOG_WARN("revoke.dropped", LOG_S("reason", "could not be committed in time: the next owner does it again"));
-    log_partitions_free(log);
+    free_leaving(log);
 }
 
 void log_lose_all(struct log *log)
 {
-    tell_leaving(log, LOG_LOST);
-    log_partitions_free(log);
+    tell_leaving(log, LOG_LOST, NULL);
+    free_leaving(log);
 }
 
 void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_topic_partition_list_t *list,
@@ -383,6 +443,6 @@ void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_t
     if (lost)
         log_lose_all(log);
     else
-        log_leave_all(log);
-    rd_kafka_assign(consumer, NULL);
+        log_leave(log, is_cooperative(consumer) ? list : NULL);
+    unassign(consumer, list);
 }

@@ -414,7 +414,7 @@ static void turn(struct log *log)
 static void end(struct log *log)
 {
     if (!log->failed && !atomic_load(&log->quit))
-        log_leave_all(log);
+        log_leave(log, NULL);
     log_partitions_free(log);
     log_barrier_close(log);
     log_consumer_close(log);
