@@ -49,6 +49,7 @@ static void fill_field(struct fill *fill, const struct codec_field *field, char 
     int64_t number = fill->next * (fill->round % 2 == 0 ? 1 : -1000000007);
     int32_t small = (int32_t)number, chosen = 0;
     struct str text;
+    char *pointed;
 
     fill->next++;
     switch (field->kind) {
@@ -78,6 +79,11 @@ static void fill_field(struct fill *fill, const struct codec_field *field, char 
         break;
     case CODEC_STRUCT:
         fill_struct(fill, field->nested, at);
+        break;
+    case CODEC_STRUCT_NULL:
+        pointed = arena_alloc(fill->arena, field->nested->size);
+        fill_struct(fill, field->nested, pointed);
+        memcpy(at, &pointed, sizeof pointed);
         break;
     case CODEC_ARRAY:
         fill_array(fill, field, object);

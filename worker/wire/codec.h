@@ -22,16 +22,17 @@
 
 /* C type of the member ↔ Avro type of the field. */
 enum codec_kind {
-    CODEC_BOOL,       /* bool ↔ boolean */
-    CODEC_INT,        /* int32_t ↔ int */
-    CODEC_LONG,       /* int64_t ↔ long */
-    CODEC_TEXT,       /* struct str ↔ string; STR_NONE is written as "" */
-    CODEC_TEXT_NULL,  /* struct str ↔ ["null", "string"] */
-    CODEC_BYTES,      /* struct str ↔ bytes; STR_NONE is written as no bytes */
-    CODEC_BYTES_NULL, /* struct str ↔ ["null", "bytes"] */
-    CODEC_ENUM,       /* an enum counting from 0 ↔ enum: `symbols` in that order, then "unknown", its default */
-    CODEC_STRUCT,     /* a struct ↔ record */
-    CODEC_ARRAY,      /* a pointer to structs, and a size_t count ↔ array of record */
+    CODEC_BOOL,        /* bool ↔ boolean */
+    CODEC_INT,         /* int32_t ↔ int */
+    CODEC_LONG,        /* int64_t ↔ long */
+    CODEC_TEXT,        /* struct str ↔ string; STR_NONE is written as "" */
+    CODEC_TEXT_NULL,   /* struct str ↔ ["null", "string"] */
+    CODEC_BYTES,       /* struct str ↔ bytes; STR_NONE is written as no bytes */
+    CODEC_BYTES_NULL,  /* struct str ↔ ["null", "bytes"] */
+    CODEC_ENUM,        /* an enum counting from 0 ↔ enum: `symbols` in that order, then "unknown", its default */
+    CODEC_STRUCT,      /* a struct ↔ record */
+    CODEC_STRUCT_NULL, /* a pointer to a struct ↔ ["null", record] */
+    CODEC_ARRAY,       /* a pointer to structs, and a size_t count ↔ array of record */
     CODEC_ONE_OF, /* a union of structs, and an enum that says which ↔ union of records, in the order of the enum */
 };
 
@@ -40,7 +41,7 @@ struct codec_field {
     enum codec_kind kind;
     size_t offset;
     size_t beside_offset;              /* ARRAY: the count; ONE_OF: the enum */
-    const struct codec_struct *nested; /* STRUCT, ARRAY: one; ONE_OF: `count` of them */
+    const struct codec_struct *nested; /* STRUCT, STRUCT_NULL, ARRAY: one; ONE_OF: `count` of them */
     const char *const *symbols;        /* ENUM: `count` of them */
     size_t count;
 };

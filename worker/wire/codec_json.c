@@ -67,6 +67,7 @@ static json_t *choice_json(const struct codec_field *field, const char *object)
 static json_t *field_json(const struct codec_field *field, const char *object)
 {
     const char *at = object + field->offset;
+    const char *pointed;
     struct str text;
     int64_t number;
     int32_t small;
@@ -93,6 +94,9 @@ static json_t *field_json(const struct codec_field *field, const char *object)
         return small >= 0 && (size_t)small < field->count ? json_string(field->symbols[small]) : json_null();
     case CODEC_STRUCT:
         return struct_json(field->nested, at);
+    case CODEC_STRUCT_NULL:
+        memcpy(&pointed, at, sizeof pointed);
+        return pointed != NULL ? struct_json(field->nested, pointed) : json_null();
     case CODEC_ARRAY:
         return array_json(field, object);
     case CODEC_ONE_OF:

@@ -139,6 +139,11 @@ static bool make_plan(struct make *make, struct plan *plan, const struct codec_f
     case CODEC_STRUCT:
         plan->into_offset = field->offset;
         return make_record(make, plan, field->nested, schema, written);
+    case CODEC_STRUCT_NULL:
+        fits = written->type == AVSC_NULL;
+        if (fits)
+            break;
+        return make_record(make, plan, field->nested, schema->types[1], written);
     case CODEC_ARRAY:
         if (written->type != AVSC_ARRAY)
             break;
@@ -408,6 +413,12 @@ static bool read_record(struct read *read, const struct plan *plan, char *object
 {
     const struct avsc_node *node = plan->node;
 
+    if (plan->field != NULL && plan->field->kind == CODEC_STRUCT_NULL) {
+        char *pointed = arena_alloc(read->arena, plan->into->size);
+
+        memcpy(object + plan->field->offset, &pointed, sizeof pointed);
+        object = pointed;
+    }
     object += plan->into_offset;
     for (size_t i = 0; i < node->fields_count; i++) {
         const struct plan *child = &plan->children[i];

@@ -73,6 +73,8 @@ static bool fit_field(const struct codec_field *field, const struct avsc_node *s
         return fit_enum(field, schema);
     case CODEC_STRUCT:
         return fit_struct(field->nested, schema, error);
+    case CODEC_STRUCT_NULL:
+        return is_nullable(schema, AVSC_RECORD) && fit_struct(field->nested, schema->types[1], error);
     case CODEC_ARRAY:
         return schema->type == AVSC_ARRAY && fit_struct(field->nested, schema->types[0], error);
     case CODEC_ONE_OF:
@@ -195,6 +197,18 @@ static bool fill_array(const struct codec_field *field, const char *object, avro
     return true;
 }
 
+static bool fill_pointed(const struct codec_field *field, const char *at, avro_value_t *value, struct error *error)
+{
+    const char *pointed;
+    avro_value_t branch;
+
+    memcpy(&pointed, at, sizeof pointed);
+    if (!worked(avro_value_set_branch(value, pointed == NULL ? 0 : 1, &branch), error))
+        return false;
+    return pointed == NULL ? worked(avro_value_set_null(&branch), error)
+                           : fill_struct(field->nested, pointed, &branch, error);
+}
+
 /* The enum at `offset`, as a number below field->count. */
 static bool take_enum(const struct codec_field *field, const char *at, int *number, struct error *error)
 {
@@ -236,6 +250,8 @@ static bool fill_field(const struct codec_field *field, const char *object, avro
         return take_enum(field, at, &chosen, error) && worked(avro_value_set_enum(value, chosen), error);
     case CODEC_STRUCT:
         return fill_struct(field->nested, at, value, error);
+    case CODEC_STRUCT_NULL:
+        return fill_pointed(field, at, value, error);
     case CODEC_ARRAY:
         return fill_array(field, object, value, error);
     case CODEC_ONE_OF:
