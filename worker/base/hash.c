@@ -52,6 +52,11 @@ struct str hash_sha256(struct arena *arena, struct str bytes)
     return hex(arena, digest);
 }
 
+void hash_sha256_raw(struct str bytes, unsigned char digest[HASH_SIZE])
+{
+    must(EVP_Digest(bytes.data, bytes.size, digest, NULL, EVP_sha256(), NULL));
+}
+
 /* The fingerprint of the empty text, and the polynomial (reflected): Avro 1.11 specification, "Schema Fingerprints". */
 #define CRC64_EMPTY UINT64_C(0xc15d213aa4d7a795)
 

@@ -17,6 +17,9 @@ struct str hash_parts(struct arena *arena, const struct str *parts, size_t count
 /* Lower-case hex of the SHA-256 of the bytes alone (what `sha256sum` prints). In the arena. */
 struct str hash_sha256(struct arena *arena, struct str bytes);
 
+#define HASH_SIZE 32
+void hash_sha256_raw(struct str bytes, unsigned char digest[HASH_SIZE]);
+
 uint64_t hash_crc64_avro(const void *data, size_t size);
 
 #endif
