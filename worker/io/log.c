@@ -133,17 +133,37 @@ static struct str move_text(char **at, struct str text)
     return copy;
 }
 
+/* What must be known before the records that name others can be produced. */
+static size_t lead_of(const struct log_record *records, size_t count, size_t *places)
+{
+    size_t lead = 0, first = count;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t p = 0; p < records[i].places_count; p++) {
+            const struct log_place *place = &records[i].places[p];
+            assert(place->at + LOG_PLACE_SIZE <= records[i].value.size);
+            lead = place->of + 1 > lead ? place->of + 1 : lead;
+        }
+        *places += records[i].places_count;
+        first = records[i].places_count > 0 && i < first ? i : first;
+    }
+    assert(lead <= first);
+    return lead;
+}
+
 void log_done(struct log *log, const struct log_event *source, int64_t offset, const struct log_record *records,
               size_t count)
 {
-    size_t size = 0;
+    size_t size = 0, places_count = 0, lead = lead_of(records, count, &places_count);
     for (size_t i = 0; i < count; i++)
         size += records[i].pool.size + records[i].run.size + records[i].key.size + records[i].value.size + 4;
-    struct log_work *work = malloc(sizeof *work + count * sizeof work->records[0] + size);
+    struct log_work *work = malloc(sizeof *work + count * sizeof work->records[0] + lead * sizeof work->spots[0] +
+                                   places_count * sizeof(struct log_place) + size);
     if (work == NULL)
         abort();
-    *work = (struct log_work){.tenure = source->tenure, .offset = offset, .size = size, .count = count};
-    char *at = (char *)&work->records[count];
+    *work = (struct log_work){.tenure = source->tenure, .offset = offset, .size = size, .count = count, .lead = lead};
+    work->spots = (struct log_spot *)(void *)&work->records[count];
+    struct log_place *places = (struct log_place *)(void *)&work->spots[lead];
+    char *at = (char *)&places[places_count];
     for (size_t i = 0; i < count; i++) {
         const struct log_record *record = &records[i];
         assert(record->run.data != NULL || record->key.data != NULL || record->partition >= 0);
@@ -152,7 +172,12 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
                                                .partition = record->partition,
                                                .run = move_text(&at, record->run),
                                                .key = move_text(&at, record->key),
-                                               .value = move_text(&at, record->value)};
+                                               .value = move_text(&at, record->value),
+                                               .places = places,
+                                               .places_count = record->places_count};
+        if (record->places_count > 0)
+            memcpy(places, record->places, record->places_count * sizeof places[0]);
+        places += record->places_count;
     }
     push(log, COMMAND_DONE, source->tenure, work);
 }

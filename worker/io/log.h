@@ -84,6 +84,18 @@ int log_fd(const struct log *log);                       /* readable when log_ne
 bool log_next(struct log *log, struct log_event *event); /* false: nothing now (and the fd is drained) */
 void log_event_free(struct log_event *event);
 
+/*
+ * Where one record of a log_done names another one: LOG_PLACE_SIZE bytes of its value, which the log fills in with partition and
+ * offset of that one, in whatever transaction both are committed at last (an abort changes them). They are an int and a
+ * long of Avro, in as many bytes as those ever take: so they can be exchanged, and a reader need not know. INT32_MIN and
+ * INT64_MIN, encoded, leave just that room.
+ */
+#define LOG_PLACE_SIZE ((size_t)15)
+struct log_place {
+    size_t of; /* the record that is named: its index. It comes before all records that name one */
+    size_t at; /* in the value of the one that names it */
+};
+
 struct log_record {
     enum topic topic;
     struct str pool;   /* TOPIC_STEPS */
@@ -91,6 +103,8 @@ struct log_record {
     struct str run;    /* decides the partition */
     struct str key;    /* the record's key; STR_NONE = the run id */
     struct str value;  /* data == NULL: tombstone */
+    const struct log_place *places;
+    size_t places_count;
 };
 
 /* This source record is finished: its records and its offset go into one transaction. `offset` -1: a decision without a

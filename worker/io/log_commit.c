@@ -141,7 +141,10 @@ void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
     if (!message->err)
         producer->unreported--;
     /* In the making it is polled by another thread, which has no business with windows. */
-    if (atomic_load(&producer->state) == PRODUCER_READY && !message->err && message->_private != NULL) {
+    bool ours = atomic_load(&producer->state) == PRODUCER_READY && !message->err;
+    if (ours && (intptr_t)message->_private < 0)
+        log_place_report(log, (intptr_t)message->_private, message->partition, message->offset);
+    if (ours && (intptr_t)message->_private > 0) {
         for (size_t n = 0; n < log->partitions_count; n++)
             log_window_carried(&log->partitions[n]->window, (intptr_t)message->_private, message->offset);
     }
@@ -187,13 +190,15 @@ static bool fail_produce(struct failure *failure, rd_kafka_resp_err_t code, cons
     return fail(failure, FAILURE_ABORT, code, rd_kafka_err2str(code));
 }
 
-static bool produce(struct log *log, const struct log_record *record, int64_t until_us, struct failure *failure)
+static bool produce(struct log *log, size_t index, int64_t until_us, struct failure *failure)
 {
     struct log_producer *producer = failure->producer;
+    struct log_work *work = failure->work;
+    const struct log_record *record = &work->records[index];
     const struct log_topic *topic = log_topic_resolve(log, record->topic, record->pool);
     struct str key = record->key.data != NULL ? record->key : record->run;
     int32_t partition = record->partition;
-    void *carry = (void *)(intptr_t)failure->work->carry; /* its report is looked at */
+    void *carry = (void *)(intptr_t)work->carry; /* its report is looked at */
     if (topic == NULL || partition >= topic->partitions) {
         struct error text;
         error_set(&text, ERROR_POISON,
@@ -204,9 +209,11 @@ static bool produce(struct log *log, const struct log_record *record, int64_t un
     if (partition < 0)
         partition = rd_kafka_msg_partitioner_murmur2(NULL, record->run.data, record->run.size, topic->partitions, NULL,
                                                      NULL);
+    void *opaque = carry != NULL ? carry : log_place_await(log, work, index);
+    log_place_fill(work, record);
     for (;;) {
         rd_kafka_resp_err_t code = kafka_produce(producer->handle, log_producer_topic(producer, topic), partition, key,
-                                                 record->value, carry);
+                                                 record->value, opaque);
         if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
             producer->unreported++;
             return true;
@@ -230,16 +237,19 @@ static bool flush(struct failure *failure, int64_t until_us)
     return !failed || fail(failure, FAILURE_ABORT, failed, rd_kafka_err2str(failed));
 }
 
-static bool produce_all(struct log *log, int64_t until_us, struct failure *failure)
+enum part { PART_LEAD, PART_REST }; /* of a work's records: those that others name, the others */
+
+static bool produce_part(struct log *log, enum part part, int64_t until_us, struct failure *failure)
 {
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
         struct log_work *work = partition->window.ready.first;
         for (size_t n = 0; n < partition->burst; n++, work = work->next) {
+            size_t end = part == PART_LEAD ? work->lead : work->count;
             failure->partition = partition;
             failure->work = work;
-            for (size_t r = 0; r < work->count; r++) {
-                if (!produce(log, &work->records[r], until_us, failure))
+            for (size_t r = part == PART_LEAD ? 0 : work->lead; r < end; r++) {
+                if (!produce(log, r, until_us, failure))
                     return false;
                 if (log->apart && !flush(failure, until_us))
                     return false;
@@ -247,6 +257,22 @@ static bool produce_all(struct log *log, int64_t until_us, struct failure *failu
         }
     }
     return true;
+}
+
+/* ▲ A report without an offset aborts: the broker had that record already when it came again. */
+static bool produce_all(struct log *log, int64_t until_us, struct failure *failure)
+{
+    log_place_begin(log);
+    if (!produce_part(log, PART_LEAD, until_us, failure))
+        return false;
+    if (log->awaited_count > 0) {
+        CRASH_POINT("after_payloads");
+        if (!flush(failure, until_us))
+            return false;
+        if (!log_place_known(log))
+            return fail(failure, FAILURE_ABORT, RD_KAFKA_RESP_ERR__FAIL, "where a payload lies is not known");
+    }
+    return produce_part(log, PART_REST, until_us, failure);
 }
 
 static bool send_offsets(struct log *log, int64_t until_us, struct failure *failure)

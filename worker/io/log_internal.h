@@ -8,6 +8,7 @@
  *   log_barrier.c    asks for committed offsets, on a thread of its own
  *   log_reader.c     `control`, and the keeper's rows of `waiting`
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
+ *   log_place.c      records that name others: what the delivery reports say, written into them
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
  *   log_window.c, log_carry.c, log_block.c, log_ring.c, offset_meta.c, offset_map.c   pure parts
@@ -148,6 +149,12 @@ struct log_producer {
     struct error error;                /* why it is not ready */
 };
 
+/* A record that others name: its report tells them where it lies. */
+struct log_awaited {
+    struct log_work *work;
+    size_t record;
+};
+
 #define LOG_PRODUCERS 2
 
 struct log {
@@ -193,8 +200,11 @@ struct log {
     size_t queues_count;
     size_t next_queue; /* where to begin: queues take turns */
     int64_t last_tenure;
-    int64_t with_loop_steps; /* credits in use */
-    int64_t last_carry;      /* numbers the attempts */
+    int64_t with_loop_steps;     /* credits in use */
+    int64_t last_carry;          /* numbers the attempts */
+    struct log_awaited *awaited; /* whose reports the transaction under way waits for */
+    size_t awaited_count, awaited_capacity;
+    int64_t awaited_before; /* numbers given in transactions before: their reports may still come */
 
     rd_kafka_t *reader; /* read_committed, no group: `control` and `waiting` */
     rd_kafka_t *ruler;  /* read_uncommitted, no group: high watermarks */
@@ -280,6 +290,15 @@ void log_commit_failed(struct log *log);                     /* it is known not 
 bool log_commit_leaving(const struct log *log);   /* something of a partition that is let go is not committed */
 int64_t log_commit_due_us(const struct log *log); /* when there is something to commit; INT64_MAX: nothing */
 void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque);
+
+/* ---- log_place.c ---- */
+void log_place_begin(struct log *log); /* a transaction begins: nothing is known yet */
+/* The opaque of a record's message, by which log_place_report knows it again; NULL: nobody names it. */
+void *log_place_await(struct log *log, struct log_work *work, size_t record);
+void log_place_report(struct log *log, intptr_t opaque, int32_t partition, int64_t offset);
+bool log_place_known(const struct log *log); /* all that is awaited was told */
+/* Writes into the record where those lie that it names. */
+void log_place_fill(const struct log_work *work, const struct log_record *record);
 
 /* ---- log_producer.c ---- */
 /* Both, made and warmed up, beside each other. */

@@ -271,6 +271,7 @@ void log_disconnect(struct log *log)
     for (; log->outbox_count > 0; log->outbox_count--)
         log_block_drop(log->outbox[log->outbox_head++ & (log->outbox_capacity - 1)]);
     free(log->outbox);
+    free(log->awaited);
     free(log->topics);
     free(log->properties);
     free(log->name_space);

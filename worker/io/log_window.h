@@ -22,6 +22,12 @@
 #include "worker/io/log.h"
 #include "worker/io/offset_map.h"
 
+/* Where a record of the transaction under way lies, as its delivery report said; offset -1: it did not. */
+struct log_spot {
+    int32_t partition;
+    int64_t offset;
+};
+
 /* One log_done, as it travels from the loop to the log thread and waits there. One block of memory: free(). */
 struct log_work {
     struct log_work *next;
@@ -34,7 +40,9 @@ struct log_work {
         carry;   /* not of the loop: appends the record at `offset` again; the number of the attempt. 0: of the loop */
     size_t size; /* bytes of all records */
     size_t count;
-    struct log_record records[]; /* their texts lie behind them */
+    size_t lead;                 /* of the records, those that come first: others name them */
+    struct log_spot *spots;      /* of these, where each lies */
+    struct log_record records[]; /* their spots, places and texts lie behind them */
 };
 
 struct log_works {
