@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "worker/base/hash.h"
 #include "worker/base/logline.h"
 #include "worker/io/clock.h"
 
@@ -67,18 +68,51 @@ void commit_row(struct commit *commit, const struct waiting_row *row, struct str
     add(commit, record);
 }
 
+/* The state names facts of this plan: all but where they lie, which the log will know. */
+static void name_facts(struct commit *commit, const struct plan *plan, size_t first)
+{
+    for (size_t i = 0; i < plan->stored_count && !commit->failed; i++) {
+        struct str value = commit->records[first + plan->stored[i].fact].value;
+        unsigned char *digest = arena_alloc(commit->arena, HASH_SIZE);
+        hash_sha256_raw(value, digest);
+        payload_keep(commit->worker->payloads, digest, value);
+        *plan->stored[i].at = (struct reference){
+            .sha256 = {(const char *)digest, HASH_SIZE},
+            .partition = INT32_MIN, /* as long as they can get: see struct log_place */
+            .offset = INT64_MIN,
+            .size = (int32_t)value.size,
+        };
+    }
+}
+
+/* Where the log has to say it: behind the hash, which nobody can have put anywhere else. One that is not there is not named any
+ * more. */
+static void find_places(struct commit *commit, const struct plan *plan, size_t first, struct log_record *record)
+{
+    struct log_place *places = ARENA_ARRAY(commit->arena, plan->stored_count + 1, struct log_place);
+    for (size_t i = 0; i < plan->stored_count && !commit->failed; i++) {
+        const char *hash = memmem(record->value.data, record->value.size, plan->stored[i].at->sha256.data, HASH_SIZE);
+        if (hash != NULL)
+            places[record->places_count++] = (struct log_place){.of = first + plan->stored[i].fact,
+                                                                .at = (size_t)(hash - record->value.data) + HASH_SIZE};
+    }
+    record->places = places;
+}
+
 static struct str encode_run(struct commit *commit, struct run *run)
 {
     if (!run->at.suspect)
         run->incarnation = arena_str(commit->arena, str_of(ledger_incarnation(commit->worker->ledger)));
     run->written_at_ms = clock_wall_ms();
-    return encode(commit, RECORD_STEP_READY, run, RUN_STATE_SIZE_MAX);
+    return encode(commit, RECORD_STEP_READY, run_stored(commit->arena, run), RUN_STATE_SIZE_MAX);
 }
 
 void commit_plan(struct commit *commit, struct plan *plan)
 {
+    size_t first = commit->count;
     for (size_t i = 0; i < plan->facts_count; i++)
         commit_fact(commit, &plan->facts[i]);
+    name_facts(commit, plan, first);
     struct log_record record = {.partition = -1};
     switch (plan->next) {
     case NEXT_STEP:
@@ -100,6 +134,8 @@ void commit_plan(struct commit *commit, struct plan *plan)
         record.value = encode(commit, RECORD_RUN_CLOSED, &plan->closed, RECORD_SIZE_MAX);
         break;
     }
+    if (plan->next != NEXT_END)
+        find_places(commit, plan, first, &record);
     add(commit, record);
 }
 

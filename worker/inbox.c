@@ -5,7 +5,7 @@
  * `waiting`, and the inbox offset; for a timer the same position again with a new commit_seq, so that a keeper that lost the
  * partition is fenced.
  */
-#include "worker/worker.h"
+#include "worker/job.h"
 
 #include <string.h>
 
@@ -34,24 +34,6 @@ struct forgetting {
     struct inbox *inbox;
     struct ledger_op *op;
     struct str run; /* behind the struct */
-};
-
-struct inbox {
-    struct inbox *next;
-    struct log_event self; /* topic, partition, tenure: the source of what a timer decides */
-    struct keeper *keeper;
-    bool rebuilt;                   /* the table is complete: records may be decided */
-    bool caught_up;                 /* the backlog was read: timers may fire */
-    struct held *held, **held_last; /* records that wait until `control` was read */
-    struct forgetting *forgetting;
-};
-
-struct job {
-    struct worker *worker;
-    struct inbox *inbox;
-    struct arena *arena;
-    struct commit commit;
-    int64_t now_ms;
 };
 
 static struct inbox *find(const struct worker *worker, const struct log_event *event)
@@ -85,7 +67,7 @@ static void answer(struct job *job, struct str run, struct str request_id, const
     commit_fact(&job->commit, &fact);
 }
 
-static struct decide_env env_of(struct job *job, const struct contract *contract)
+struct decide_env job_env(struct job *job, const struct contract *contract)
 {
     const struct settings *settings = job->worker->settings;
     return (struct decide_env){
@@ -115,7 +97,7 @@ static const char *refuse_input(struct job *job, const struct contract *contract
 }
 
 /* NULL, or why it cannot be written down (too large, no valid text): then nothing of it is kept. */
-static const char *refuse_plan(struct job *job, struct plan *plan)
+const char *job_refuse_plan(struct job *job, struct plan *plan)
 {
     struct commit before = job->commit;
     commit_plan(&job->commit, plan);
@@ -131,10 +113,11 @@ static const char *refuse_plan(struct job *job, struct plan *plan)
 static const char *start(struct job *job, const struct contract *contract, const struct run_requested *request,
                          struct str input_hash)
 {
-    struct decide_env env = env_of(job, contract);
+    struct decide_env env = job_env(job, contract);
     struct plan plan;
     decide_run(&env, request, &plan);
-    const char *refused = refuse_plan(job, &plan); /* before the keeper knows of it: its table is what was written */
+    const char *refused = job_refuse_plan(job,
+                                          &plan); /* before the keeper knows of it: its table is what was written */
     if (refused != NULL)
         return refused;
     struct run_row row = {
@@ -187,66 +170,6 @@ static void run_requested(struct job *job, const struct run_requested *request)
 
 /* ---- a waiting step wakes ---- */
 
-/* What waits cannot be read: its run ends with that reason. */
-static void wake_unreadable(struct job *job, struct str run, struct str branch, const struct error *error)
-{
-    struct waiting_row row;
-    struct run_closed closed = {
-        .run = run,
-        .status = RUN_FAILED,
-        .reason = arena_printf(job->arena, "its waiting step cannot be read: %s", error->text),
-        .at_ms = job->now_ms,
-    };
-    commit_dead(&job->commit, closed.reason, run);
-    job->commit.ended = run_status_name(closed.status);
-    keeper_release(job->inbox->keeper, run, branch, job->arena, &row);
-    commit_row(&job->commit, &row, run);
-    keeper_close(job->inbox->keeper, &closed, job->arena, &row);
-    commit_row(&job->commit, &row, run);
-}
-
-/* NULL, or why not what was wanted: it waits on, since what a person said cannot be written down; or it cannot go on (its
- * event or contract is unreadable), and its run was ended with that reason. */
-static const char *wake(struct job *job, const struct step_parked *parked, const struct wake *cause)
-{
-    /* The keeper's own words for what waits: the event in it may tell of another step. */
-    struct str id = arena_str(job->arena, parked->run), branch = arena_str(job->arena, parked->branch);
-    struct record *record = ARENA_NEW(job->arena, struct record);
-    struct error error = {.class = ERROR_NONE};
-    bool ok = record_decode(parked->event, job->arena, record, &error);
-    if (ok && record->type != RECORD_STEP_READY)
-        ok = error_set(&error, ERROR_POISON, "a parked step must hold a StepReady, not a %s",
-                       record_name(record->type));
-    const char *unsound = ok ? run_unsound(&record->is.step_ready) : NULL;
-    if (unsound != NULL)
-        ok = error_set(&error, ERROR_POISON, "its %s is out of all bounds", unsound);
-    if (!ok) {
-        wake_unreadable(job, id, branch, &error);
-        return "the waiting step cannot go on; see: myelin show";
-    }
-    const struct run *run = &record->is.step_ready;
-    const char *refused;
-    const struct contract *contract = contracts_find(job->worker->contracts, run->contract_hash, &refused);
-    struct decide_env env = env_of(job, contract);
-    struct plan plan;
-    bool known = contract != NULL && contract_step(contract, run->at.step) >= 0;
-    if (known)
-        decide_wake(&env, run, parked, cause, &plan);
-    else
-        decide_abandon(&env, run, STR("its contract, or the step in it, is not known"), &plan);
-    refused = refuse_plan(job, &plan);
-    if (refused != NULL && (cause->kind == WAKE_DECISION || cause->kind == WAKE_RESOLUTION))
-        return refused; /* who asked may ask with less */
-    if (refused != NULL) {
-        decide_abandon(&env, run, str_of(refused), &plan);
-        commit_plan(&job->commit, &plan);
-    }
-    struct waiting_row row;
-    keeper_release(job->inbox->keeper, id, branch, job->arena, &row);
-    commit_row(&job->commit, &row, id);
-    return known ? NULL : "the waiting step cannot go on; see: myelin show";
-}
-
 static void decision(struct job *job, const struct decision *decision)
 {
     const char *refused = keeper_refuse_decision(job->inbox->keeper, decision, job->arena);
@@ -269,17 +192,18 @@ static void resolved(struct job *job, const struct resolved *resolved)
 
 /* ---- records ---- */
 
-static void job_open(struct job *job, struct worker *worker, struct inbox *inbox, const struct log_event *source,
-                     int64_t offset, int64_t now_ms)
+void job_open(struct job *job, struct worker *worker, struct inbox *inbox, const struct log_event *source,
+              int64_t offset, int64_t now_ms)
 {
     *job = (struct job){.worker = worker, .inbox = inbox, .arena = arena_new(), .now_ms = now_ms};
     commit_open(&job->commit, worker, job->arena, source, offset);
 }
 
-static void job_close(struct job *job)
+void job_close(struct job *job)
 {
     CRASH_POINT("keeper_before_commit");
     commit_done(&job->commit);
+    wake_over(job);
     arena_free(job->arena);
 }
 
@@ -373,8 +297,7 @@ static bool needs_control(const struct job *job, const struct record *record)
            refused == NULL;
 }
 
-/* Takes the event. */
-static void handle(struct worker *worker, struct inbox *inbox, struct log_event *event, bool control_read)
+void inbox_handle(struct worker *worker, struct inbox *inbox, struct log_event *event, bool control_read)
 {
     struct job job;
     job_open(&job, worker, inbox, event, event->offset, clock_wall_ms());
@@ -398,6 +321,11 @@ static void handle(struct worker *worker, struct inbox *inbox, struct log_event 
         dispatch(&job, record);
     else
         commit_dead(&job.commit, arena_str(job.arena, str_of(error.text)), STR_NONE);
+    if (job.pending) {
+        wake_hold(&job, event);
+        arena_free(job.arena);
+        return;
+    }
     job_close(&job);
     log_event_free(event);
 }
@@ -408,7 +336,7 @@ void inbox_contracts_read(struct worker *worker)
         while (inbox->held != NULL) {
             struct held *held = inbox->held;
             inbox->held = held->next;
-            handle(worker, inbox, &held->event, true);
+            inbox_handle(worker, inbox, &held->event, true);
             mem_free(held);
         }
         inbox->held_last = &inbox->held;
@@ -454,6 +382,7 @@ static void drop(struct inbox *inbox)
         ledger_cancel(inbox->forgetting->op);
         forgetting_free(inbox->forgetting);
     }
+    wake_drop(inbox);
     keeper_free(inbox->keeper);
     mem_free(inbox);
 }
@@ -508,7 +437,7 @@ void inbox_event(struct worker *worker, struct log_event *event)
     } else if (inbox != NULL && event->kind == LOG_BACKLOG_END) {
         inbox->caught_up = true;
     } else if (inbox != NULL && event->kind == LOG_RECORD) {
-        handle(worker, inbox, event, false);
+        inbox_handle(worker, inbox, event, false);
         return;
     }
     log_event_free(event);
@@ -556,9 +485,7 @@ static void due_now(struct worker *worker, struct inbox *inbox, const struct kee
         return;
     }
     job_open(&job, worker, inbox, &inbox->self, -1, now_ms);
-    struct wake cause = {.kind = due->kind == KEEPER_DUE_DEADLINE ? WAKE_DEADLINE : WAKE_DUE};
-    wake(&job, due->parked, &cause);
-    job_close(&job);
+    wake_due(&job, due->parked);
 }
 
 int64_t inbox_tick(struct worker *worker, int64_t now_ms)

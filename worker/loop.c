@@ -1,7 +1,7 @@
 /*
  * loop.c: THE MAIN PATH. The life of a step event:
  *
- *   loop_step ── decode ── plan ──> reserve ──> on_reserved ──> call ──> on_answer ──> store ──> on_stored
+ *   loop_step ── decode ── plan ── on_whole ──> reserve ──> on_reserved ──> call ──> on_answer ──> store ──> on_stored
  *                           │           (ledger)                (caller)          (a write's result)  │
  *                           └────────────────────────── finish <── decide ────────────────────────────┘
  *                                                         └── commit: facts, next event, offset: one transaction
@@ -360,6 +360,28 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
 
 /* ---- plan ---- */
 
+/* What the step event names was put back into it, or is lost. */
+static void on_whole(void *context, const struct error *lost)
+{
+    struct delivery *delivery = context;
+    if (delivery->orphan) {
+        finish(delivery);
+        return;
+    }
+    if (lost != NULL) {
+        decide_abandon(&delivery->env, delivery->run, arena_str(delivery->arena, str_of(lost->text)), &delivery->plan);
+        finish(delivery);
+        return;
+    }
+    delivery->env.now_ms = clock_wall_ms();
+    decide_step(&delivery->env, delivery->run, &delivery->plan);
+    delivery->call = delivery->plan.call;
+    if (delivery->call != NULL)
+        reserve(delivery);
+    else
+        finish(delivery);
+}
+
 static void plan(struct delivery *delivery)
 {
     struct worker *worker = delivery->worker;
@@ -378,12 +400,7 @@ static void plan(struct delivery *delivery)
         finish(delivery);
         return;
     }
-    decide_step(&delivery->env, delivery->run, &delivery->plan);
-    delivery->call = delivery->plan.call;
-    if (delivery->call != NULL)
-        reserve(delivery);
-    else
-        finish(delivery);
+    payload_resolve(worker->payloads, delivery->run, delivery->arena, on_whole, delivery);
 }
 
 void delivery_poison(struct delivery *delivery, const char *reason)

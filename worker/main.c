@@ -19,7 +19,7 @@
 #include "worker/io/metrics.h"
 #include "worker/worker.h"
 
-enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN };
+enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN, SOURCE_PAYLOADS };
 
 #define EVENTS_MAX 64
 #define RECORDS_MAX 256     /* log events in one go, so that sockets and timers get their turn */
@@ -188,6 +188,8 @@ static void run(struct worker *worker, int epoll_fd, int signal_fd)
                 caller_ready(worker->caller, fd, events[i].events);
             else if (source == SOURCE_ADMIN)
                 admin_ready(worker->admin);
+            else if (source == SOURCE_PAYLOADS)
+                payload_ready(worker->payloads);
         }
         struct log_event event;
         for (int i = 0; i < RECORDS_MAX && log_next(worker->log, &event); i++)
@@ -277,7 +279,8 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
     if (worker->ledger != NULL)
         greet_ledger(worker->ledger, epoll_fd);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, epoll_fd, SOURCE_CALLER, error) : NULL;
-    worker->log = worker->caller != NULL ? open_log(settings, error) : NULL;
+    worker->payloads = worker->caller != NULL ? payload_open(settings, error) : NULL;
+    worker->log = worker->payloads != NULL ? open_log(settings, error) : NULL;
     return worker->log != NULL;
 }
 
@@ -300,6 +303,7 @@ static int serve(const struct settings *settings, int signal_fd)
     if (opened) {
         watch(epoll_fd, signal_fd, SOURCE_SIGNAL);
         watch(epoll_fd, log_fd(worker.log), SOURCE_LOG);
+        watch(epoll_fd, payload_fd(worker.payloads), SOURCE_PAYLOADS);
         LOG_INFO("ready", LOG_S("worker", worker.name), LOG_STR("namespace", settings->name_space));
         run(&worker, epoll_fd, signal_fd);
         LOG_INFO("stopped", LOG_S("worker", worker.name), LOG_I("left_in_flight", worker.deliveries_count));
@@ -308,6 +312,7 @@ static int serve(const struct settings *settings, int signal_fd)
     }
     admin_close(worker.admin);
     caller_close(worker.caller);
+    payload_close(worker.payloads);
     inbox_free(&worker); /* before the ledger, of which it waits for answers */
     ledger_close(worker.ledger);
     loop_free(&worker);

@@ -51,6 +51,10 @@ _Static_assert(sizeof(enum run_status) == sizeof(int32_t) && sizeof(enum fact_ki
     {                                                                                                                  \
         FIELD(#member, CODEC_STRUCT, type, member), .nested = &(table)                                                 \
     }
+#define STRUCT_NULL(type, member, table)                                                                               \
+    {                                                                                                                  \
+        FIELD(#member, CODEC_STRUCT_NULL, type, member), .nested = &(table)                                            \
+    }
 #define ARRAY(type, member, table)                                                                                     \
     {                                                                                                                  \
         FIELD(#member, CODEC_ARRAY, type, member), .nested = &(table),                                                 \
@@ -123,11 +127,20 @@ static const struct codec_field usage_fields[] = {
 };
 TABLE(usage, "Usage", usage);
 
+static const struct codec_field reference_fields[] = {
+    BYTES(reference, sha256),
+    INT(reference, partition),
+    LONG(reference, offset),
+    INT(reference, size),
+};
+TABLE(reference, "Reference", reference);
+
 static const struct codec_field step_state_fields[] = {
     TEXT(step_state, name),
     ENUM(step_state, status, step_statuses),
     INT(step_state, visits),
     TEXT_NULL(step_state, output),
+    STRUCT_NULL(step_state, output_at, reference_table),
 };
 TABLE(step_state, "StepState", step_state);
 
@@ -154,6 +167,13 @@ static const struct codec_field message_fields[] = {
     ENUM(message, answer, answer_kinds),
 };
 TABLE(message, "Message", message);
+
+static const struct codec_field link_fields[] = {
+    STRUCT_NULL(link, before, reference_table),
+    ARRAY(link, messages, message_table),
+    BOOL(link, own),
+};
+TABLE(link, "Link", link);
 
 static const struct codec_field doubt_fields[] = {
     ENUM(doubt, state, doubt_states),
@@ -185,6 +205,8 @@ static const struct codec_field cursor_fields[] = {
     STRUCT(cursor, doubt, doubt_table),
     STRUCT(cursor, resolution, resolution_table),
     BOOL(cursor, suspect),
+    STRUCT_NULL(cursor, chain, reference_table),
+    INT(cursor, chained),
 };
 TABLE(cursor, "Cursor", cursor);
 
@@ -205,6 +227,7 @@ static const struct codec_field step_ready_fields[] = {
     STRUCT(run, at, cursor_table),
     TEXT_NULL(run, incarnation),
     LONG(run, written_at_ms),
+    STRUCT_NULL(run, input_at, reference_table),
 };
 TABLE(step_ready, "StepReady", run);
 
@@ -374,6 +397,7 @@ static const struct codec_field fact_fields[] = {
     LONG(fact, source_offset),
     {FIELD("body", CODEC_ONE_OF, fact, is),
      .beside_offset = offsetof(struct fact, kind), .nested = bodies, .count = COUNT(bodies)},
+    STRUCT_NULL(fact, link, link_table),
 };
 TABLE(fact, "Fact", fact);
 

@@ -8,6 +8,7 @@
  *   inbox.c      the keeper's side: what is addressed to a run, and what is due
  *   contracts.c  the versions of contracts that `control` holds
  *   commit.c     a plan as records for the log
+ *   payload.c    what a step event names, put back into it
  *   meter.c      what happened, as numbers; what the admin port says
  */
 #ifndef MYELIN_WORKER_H
@@ -27,6 +28,7 @@ struct contracts;
 struct delivery;
 struct inbox;
 struct metrics;
+struct payloads;
 
 struct worker {
     const struct settings *settings;
@@ -34,6 +36,7 @@ struct worker {
     struct ledger *ledger;
     struct caller *caller;
     struct contracts *contracts;
+    struct payloads *payloads;
     struct metrics *metrics;
     struct admin *admin;         /* NULL: switched off */
     struct inbox *inboxes;       /* the inbox partitions that we own */
@@ -109,6 +112,22 @@ void commit_row(struct commit *commit, const struct waiting_row *row, struct str
 void commit_dead(struct commit *commit, struct str reason, struct str run);
 /* Hands everything to the log. When something could not be encoded the source goes to `dead` instead, with that reason. */
 void commit_done(struct commit *commit);
+
+/* ---- payload.c ---- */
+/* I7: facts that step events name, in memory. */
+#define PAYLOAD_CACHE_MAX ((size_t)64 << 20)
+struct payloads *payload_open(const struct settings *settings, struct error *error);
+void payload_close(struct payloads *payloads); /* NULL is fine */
+int payload_fd(const struct payloads *payloads);
+void payload_ready(struct payloads *payloads);
+/* The encoded fact with that SHA-256 is named from now on. */
+void payload_keep(struct payloads *payloads, const unsigned char *digest, struct str value);
+/* The run is whole, or (`error`, ERROR_POISON) never will be. */
+typedef void (*payload_done)(void *context, const struct error *error);
+/* Makes a run whole; NULL: `done` was called already. What it fills in lies in the arena. */
+struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_done done,
+                                void *context);
+void payload_cancel(struct resolve *resolve); /* `done` will not be called; run and arena may go */
 
 /* ---- meter.c ---- */
 struct metrics *meter_new(const struct settings *settings);

@@ -23,6 +23,11 @@ const struct call *agent_model_call(struct draft *draft)
                   false);
         return NULL;
     }
+    if (chain_size(&run->at, 0) > RUN_CONVERSATION_MAX) {
+        walk_fail(draft, arena_printf(draft->arena, "its conversation is over %zu MiB", RUN_CONVERSATION_MAX >> 20),
+                  false);
+        return NULL;
+    }
     struct call *call = ARENA_NEW(draft->arena, struct call);
     *call = (struct call){
         .kind = CALL_MODEL,
@@ -106,6 +111,7 @@ void agent_answered(struct draft *draft, const struct outcome *outcome)
                          .calls = outcome->calls,
                          .calls_count = outcome->calls_count,
                      });
+    chain_bear(draft);
     if (outcome->calls_count > 0)
         walk_again(draft);
     else
@@ -121,5 +127,7 @@ void agent_tool_answer(struct draft *draft, enum answer_kind kind, struct str co
                          .call_id = request->id,
                          .answer = kind,
                      });
+    if (kind == ANSWER_DONE)
+        chain_bear(draft);
     walk_again(draft);
 }

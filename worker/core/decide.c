@@ -32,6 +32,8 @@ void decide_run(const struct decide_env *env, const struct run_requested *reques
         .input = request->input,
         .deadline_at_ms = run.deadline_at_ms,
     };
+    if (request->input.size > RUN_INLINE_MAX)
+        draft.run->input_at = chain_store(&draft, 0);
     walk_to(&draft, env->contract->start);
     draft_close(&draft);
 }

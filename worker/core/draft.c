@@ -22,6 +22,7 @@ void draft_open(struct draft *draft, const struct decide_env *env, const struct 
 void draft_close(struct draft *draft)
 {
     scope_forget(draft);
+    chain_close(draft);
     const struct plan *plan = draft->plan;
     assert((plan->call != NULL) != (plan->facts_count > 0 || plan->run != NULL)); /* a call, or something to commit */
 }

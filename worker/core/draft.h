@@ -8,6 +8,7 @@
  *   guard.c    may this tool call be made: boundaries, parameters, approvals, budgets
  *   doubt.c    a write that may have happened
  *   scope.c    what an expression can see
+ *   chain.c    what is stored in facts, so that the step event need not carry it
  */
 #ifndef MYELIN_CORE_DRAFT_H
 #define MYELIN_CORE_DRAFT_H
@@ -27,6 +28,8 @@ struct draft {
     struct expr_root *root;  /* NULL until an expression is evaluated; dropped when the state changes */
     const struct call *made; /* the tool call that was just answered, for .calls of a tool step */
     struct str made_result;
+    bool bears; /* facts[bearer] tells what conversation[borne] says: it need not be stored beside it */
+    size_t bearer, borne;
     struct str output; /* of the step completed last: the run's, when it ends here */
 };
 
@@ -89,6 +92,14 @@ const struct call *agent_model_call(struct draft *draft);
 void agent_answered(struct draft *draft, const struct outcome *outcome);
 void agent_tool_answer(struct draft *draft, enum answer_kind kind, struct str content);
 struct str agent_system(struct draft *draft, struct str own);
+
+/* ---- chain.c ---- */
+/* The state will name this fact of the plan. */
+const struct reference *chain_store(struct draft *draft, size_t fact);
+void chain_bear(struct draft *draft);                    /* the latest fact tells what the latest message says */
+size_t chain_size(const struct cursor *at, size_t from); /* bytes of the messages from there on */
+/* The plan is complete: what of the conversation goes into its facts. */
+void chain_close(struct draft *draft);
 
 /* ---- guard.c ---- */
 /* What decides about a tool call before it is made. */

@@ -135,6 +135,14 @@ struct fact_request_answered {
     struct str reason; /* why not, or "already started" */
 };
 
+/* A part of an agent's conversation (core/chain.h). */
+struct link {
+    const struct reference *before; /* the fact with the part before; NULL = the conversation begins here */
+    struct message *messages;       /* those that stand in no other fact */
+    size_t messages_count;
+    bool own; /* after them comes what the fact itself tells: a ModelAnswered or a ToolAnswered */
+};
+
 struct fact {
     /* header */
     struct str run, contract_hash;
@@ -165,6 +173,7 @@ struct fact {
         struct fact_run_ended run_ended;
         struct fact_request_answered request_answered;
     } is;
+    const struct link *link; /* NULL = no part of a conversation is stored here */
 };
 
 /* "RunStarted", ...: the name of the body's record in schemas/Fact.avsc. */

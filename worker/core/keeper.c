@@ -20,7 +20,7 @@ struct kept {
     struct step_parked **parked; /* one a branch */
     size_t parked_count;
     int64_t due_ms;
-    int64_t keep_until_ms; /* an ended run: not forgotten before that; 0 = nothing keeps it */
+    int64_t keep_until_ms; /* it is not due before that; 0 = nothing keeps it */
     size_t heap_index;     /* + 1; 0 = not in the heap */
 };
 
@@ -127,7 +127,7 @@ static int64_t due_of(const struct keeper *keeper, const struct kept *entry)
         if (parked->run_deadline_at_ms > 0 && parked->run_deadline_at_ms < due)
             due = parked->run_deadline_at_ms;
     }
-    return due;
+    return due > entry->keep_until_ms ? due : entry->keep_until_ms;
 }
 
 static void reschedule(struct keeper *keeper, struct kept *entry)

@@ -74,7 +74,7 @@ struct keeper_due {
 };
 /* The next thing that is due at `now_ms`, earliest first. It stays due until what the caller decides changes it. */
 struct keeper_due keeper_next_due(const struct keeper *keeper, int64_t now_ms);
-/* An ended run is not due to be forgotten before then: something about it must be done first. */
+/* Nothing of this run is due before then (INT64_MAX: until this is called again): something about it must be done first. */
 void keeper_keep(struct keeper *keeper, struct str run, int64_t until_ms);
 void keeper_forget(struct keeper *keeper, struct str run, struct arena *arena, struct waiting_row *out);
 

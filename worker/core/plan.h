@@ -80,12 +80,21 @@ enum next_kind {
     NEXT_END,  /* `closed` goes to the inbox */
 };
 
+/* The state to write names a fact of the same plan. Where that lies is known when it was produced: whoever writes the plan
+ * down fills in what can be known before, and `at` is part of plan->run. */
+struct stored {
+    size_t fact; /* index in plan->facts */
+    struct reference *at;
+};
+
 struct plan {
     /* Either a call to make (then nothing else is set) ... */
     const struct call *call;
     /* ... or what to commit. */
     struct fact *facts; /* header complete but for worker and source */
     size_t facts_count;
+    struct stored *stored; /* at most one a fact */
+    size_t stored_count;
     enum next_kind next;
     struct run *run; /* NEXT_STEP, NEXT_PARK: the state to write; incarnation and written_at_ms are the loop's */
     struct str pool; /* NEXT_STEP */

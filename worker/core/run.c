@@ -74,9 +74,27 @@ static bool usage_sound(const struct usage *usage)
            count_sound(usage->tokens_unknown) && sum_sound(usage->micro_usd);
 }
 
+bool reference_sound(const struct reference *reference)
+{
+    return reference == NULL || (reference->sha256.size == REFERENCE_HASH_SIZE && reference->partition >= 0 &&
+                                 reference->offset >= 0 && reference->size > 0);
+}
+
+static bool references_sound(const struct run *run)
+{
+    bool sound = reference_sound(run->input_at) && reference_sound(run->at.chain);
+    for (size_t i = 0; i < run->steps_count && sound; i++)
+        sound = reference_sound(run->steps[i].output_at);
+    return sound;
+}
+
 const char *run_unsound(const struct run *run)
 {
     const struct cursor *at = &run->at;
+    if (!references_sound(run))
+        return "reference";
+    if (!count_sound(at->chained) || (at->chained > 0) != (at->chain != NULL))
+        return "chain";
     for (size_t i = 0; i < run->steps_count; i++)
         if (!count_sound(run->steps[i].visits))
             return "steps.visits";
@@ -115,6 +133,27 @@ struct run *run_copy(struct arena *arena, const struct run *run)
     copy->at.conversation = copy_array(arena, run->at.conversation, run->at.conversation_count,
                                        sizeof(run->at.conversation[0]));
     return copy;
+}
+
+bool run_refers(const struct run *run)
+{
+    bool refers = run->input_at != NULL || run->at.chain != NULL;
+    for (size_t i = 0; i < run->steps_count && !refers; i++)
+        refers = run->steps[i].output_at != NULL;
+    return refers;
+}
+
+struct run *run_stored(struct arena *arena, const struct run *whole)
+{
+    struct run *stored = run_copy(arena, whole);
+    if (stored->input_at != NULL)
+        stored->input = STR_NONE;
+    for (size_t i = 0; i < stored->steps_count; i++)
+        if (stored->steps[i].output_at != NULL)
+            stored->steps[i].output = STR_NONE;
+    stored->at.conversation += stored->at.chained;
+    stored->at.conversation_count -= (size_t)stored->at.chained;
+    return stored;
 }
 
 const struct tool_request *run_pending_call(const struct run *run)

@@ -17,6 +17,12 @@
 /* A step event over this is refused and ends its run: it must fit the broker's message.max.bytes (1 MiB). */
 #define RUN_STATE_SIZE_MAX ((size_t)900 << 10)
 
+/* A payload over this is stored once, as a fact, and a step event names the place. */
+#define RUN_INLINE_MAX ((size_t)4 << 10)
+
+/* An agent's whole conversation, which is in memory while a step of it is worked off. */
+#define RUN_CONVERSATION_MAX ((size_t)16 << 20)
+
 enum run_status { RUN_RUNNING, RUN_WAITING, RUN_PAUSED, RUN_COMPLETED, RUN_FAILED, RUN_CANCELLED };
 enum step_status {
     STEP_PENDING,
@@ -30,12 +36,26 @@ enum step_status {
 const char *run_status_name(enum run_status status);
 const char *step_status_name(enum step_status status);
 
+#define REFERENCE_HASH_SIZE 32
+
+/* Where a payload is stored: a record of `history`, whole. */
+struct reference {
+    struct str sha256; /* of the record's value, REFERENCE_HASH_SIZE raw bytes */
+    int32_t partition;
+    int64_t offset;
+    int32_t size; /* bytes of the value */
+};
+
+/* I9: NULL, or one that can name a record. */
+bool reference_sound(const struct reference *reference);
+
 /* The latest of one step of the contract that was entered at least once. */
 struct step_state {
     struct str name;
     enum step_status status;
     int32_t visits;
-    struct str output; /* JSON of the latest completed visit; STR_NONE = none yet */
+    struct str output;                 /* JSON of the latest completed visit; STR_NONE = none yet */
+    const struct reference *output_at; /* the StepCompleted that holds it; NULL = it stands in the step event */
 };
 
 /* One tool call that a model asked for, as it asked. */
@@ -119,6 +139,9 @@ struct cursor {
     bool
         suspect; /* I5: an earlier delivery may have started this call and Redis could not be asked since: `incarnation` is
                      that of the event which was delivered then */
+    const struct reference
+        *chain;      /* the last fact of those that hold the first messages (core/chain.h); NULL = none do */
+    int32_t chained; /* how many */
 };
 
 struct run {
@@ -137,7 +160,16 @@ struct run {
     struct cursor at;
     struct str incarnation; /* of Redis, when this event was written; "" = not known */
     int64_t written_at_ms;
+    const struct reference *input_at; /* the RunStarted that holds the input; NULL = it stands in the step event */
 };
+
+/*
+ * What a step event names is not in it: as it was decoded, `input` and outputs with a reference are absent, and
+ * `conversation` begins after the chain. Such a run is `whole` when all that was fetched (worker/payload.c); decisions see whole
+ * runs only. run_stored makes the opposite of it: what is written.
+ */
+bool run_refers(const struct run *run); /* it names something */
+struct run *run_stored(struct arena *arena, const struct run *whole);
 
 const struct step_state *run_step(const struct run *run, struct str name);   /* NULL = never entered */
 const struct approval *run_approval(const struct run *run, struct str step); /* of an approval step; NULL = none */

@@ -113,6 +113,9 @@ static void leave(struct draft *draft)
 {
     struct cursor *at = &draft->run->at;
     at->conversation_count = 0;
+    at->chain = NULL;
+    at->chained = 0;
+    draft->bears = false;
     at->judging = -1;
     at->candidate = STR_NONE;
     at->doubt = (struct doubt){.state = DOUBT_NONE};
@@ -184,6 +187,7 @@ static int32_t completed_to(struct draft *draft, struct str output, const char *
         .artifact = draft->step->artifact,
         .vars = changed,
     };
+    state->output_at = output.size > RUN_INLINE_MAX ? chain_store(draft, draft->plan->facts_count - 1) : NULL;
     if (output.data != NULL)
         draft->output = output;
     leave(draft);
