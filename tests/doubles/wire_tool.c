@@ -69,6 +69,15 @@ static void choice_of(const struct codec_field *field, const json_t *json, char 
     }
 }
 
+static void pointed_of(const struct codec_field *field, const json_t *json, char *at, struct arena *arena)
+{
+    char *pointed = json_is_object(json) ? arena_alloc(arena, field->nested->size) : NULL;
+
+    if (pointed != NULL)
+        struct_of(field->nested, json, pointed, arena);
+    memcpy(at, &pointed, sizeof pointed);
+}
+
 static void field_of(const struct codec_field *field, const json_t *json, char *object, struct arena *arena)
 {
     char *at = object + field->offset;
@@ -103,6 +112,9 @@ static void field_of(const struct codec_field *field, const json_t *json, char *
         break;
     case CODEC_STRUCT:
         struct_of(field->nested, json, at, arena);
+        break;
+    case CODEC_STRUCT_NULL:
+        pointed_of(field, json, at, arena);
         break;
     case CODEC_ARRAY:
         array_of(field, json, object, arena);

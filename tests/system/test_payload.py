@@ -1,10 +1,15 @@
 """Large payloads: stored once, as facts, and named from then on. What is named is right after an abort, a crash and a takeover."""
 
+import hashlib
 import json
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from harness import CRASH_BUILD, Space, wait_until
-from history import History, decode
+from history import History, decode, encode, produce, rebuild
+from kafka_proxy import ADD_OFFSETS_TO_TXN, PASS, Proxy, made_up
+from test_log_faults import GROUP_AUTHORIZATION_FAILED, preload
 
 TURNS = 100
 TOKENS = 200_000
@@ -84,12 +89,109 @@ def said(request):
     return size
 
 
+# ---- what is named, as others see it ----
+
+
+class Stored:
+    """What a read_committed reader finds in the topics."""
+
+    def __init__(self, space):
+        topics = {}
+        for topic in ("history", "steps.default", "inbox"):
+            reader = History(space, topic).drain()
+            topics[topic] = reader.messages
+            reader.close()
+        self.history = {(m.partition(), m.offset()): m.value() for m in topics["history"]}
+        self.events = [decode(m.value())[1] for m in topics["steps.default"]]
+        for message in topics["inbox"]:
+            name, record = decode(message.value())
+            if name == "StepParked":
+                self.events.append(decode(record["event"])[1])
+        self.named = 0
+
+    def fact(self, reference):
+        """The fact that a reference names: it must be there, and be that one."""
+        value = self.history[reference["partition"], reference["offset"]]
+        assert len(value) == reference["size"] and hashlib.sha256(value).digest() == reference["sha256"]
+        self.named += 1
+        return decode(value)[1]
+
+    def conversation(self, event):
+        """All messages of an agent's conversation, as (role, content, requests, answered request)."""
+        chain, part = event["at"]["chain"], []
+        while chain is not None:
+            fact = self.fact(chain[1])
+            link, (kind, body) = fact["link"][1], fact["body"]
+            own = []
+            if link["own"] and kind.endswith("ModelAnswered"):
+                own = [("assistant", body["content"], [call["id"] for call in body["calls"]], None)]
+            elif link["own"]:
+                own = [("tool", body["result"], [], ...)]
+            part = [self._message(message) for message in link["messages"]] + own + part
+            chain = link["before"]
+        assert len(part) == event["at"]["chained"]
+        whole, asked = part + [self._message(message) for message in event["at"]["conversation"]], []
+        for i, (role, content, calls, answered) in enumerate(whole):
+            asked = list(calls) if calls else asked
+            if answered is ...:
+                whole[i] = (role, content, calls, asked[0])
+            asked = asked[1:] if role == "tool" else asked
+        return whole
+
+    @staticmethod
+    def _message(message):
+        return (message["role"], message["content"], [call["id"] for call in message["calls"]], message["call_id"])
+
+    def check(self, run):
+        """Every step event of the run names what it says it names; returns the longest conversation."""
+        conversations = []
+        for event in self.events:
+            if event["run"] != run:
+                continue
+            if event["input_at"] is not None:
+                assert self.fact(event["input_at"][1])["body"][0].endswith("RunStarted") and event["input"] is None
+            for step in event["steps"]:
+                if step["output_at"] is not None:
+                    fact = self.fact(step["output_at"][1])
+                    assert fact["body"][0].endswith("StepCompleted") and fact["step"] == step["name"] and step["output"] is None
+            conversations.append(self.conversation(event))
+        return max(conversations, key=len)
+
+
+def asked(request):
+    """The conversation that a model was sent, in the same form."""
+    return [(m["role"], m.get("content"), [call["id"] for call in m.get("tool_calls") or []], m.get("tool_call_id"))
+            for m in request["messages"] if m["role"] != "system"]
+
+
+def verify(space, run, turns):
+    """It went through, the model was always asked the right thing, and all that is named is there."""
+    state = space.wait_status(run, "completed", "failed", seconds=180)
+    assert state["status"] == "completed", state["reason"]
+    assert [call["arguments"]["page"] for call in state["tool_calls"]] == list(range(turns - 1))
+    stored = Stored(space)
+    whole = stored.check(run)
+    lines = [line for line in space.model.ledger("received", run=run)]
+    assert {line["turn"] for line in lines} == set(range(turns))
+    for line in lines:
+        conversation = asked(line["request"])
+        assert conversation == whole[:len(conversation)], line["turn"]
+    history = History(space).drain()
+    rebuilt = rebuild(history.facts(run), run)
+    history.close()
+    assert all(state[name] == value for name, value in rebuilt.items())
+    assert (rebuilt["gaps"], rebuilt["repeats"]) == (0, 0)
+    return stored
+
+
+# ---- how much ----
+
+
 def test_what_a_long_conversation_stores(space):
     begin(space)
     space.worker("a")
     run = space.start("long", {"to": "jane@acme.example"})
-    state = space.wait_status(run, "completed", "failed", seconds=180)
-    assert state["status"] == "completed", state["reason"]
+    assert verify(space, run, TURNS).named > 150
     request = last_request(space)
     conversation = said(request) + len("Done.")
     topics = stored(space, "steps.default", "history", "inbox", "waiting", "dead")
@@ -97,3 +199,138 @@ def test_what_a_long_conversation_stores(space):
     assert len(request["messages"]) == 2 * TURNS
     assert conversation >= TOKENS * BYTES_A_TOKEN * 0.98
     assert sum(topics.values()) <= 1.2 * conversation
+
+
+# ---- killed, aborted ----
+
+
+def test_killed_again_and_again(space):
+    """A worker that starts has no cache: what is named comes from Kafka. Killed at any point, nothing wrong is asked."""
+    begin(space, turns=24)
+    run = None
+    for nth, point in enumerate(("after_payloads:8", "after_produce:6", "before_commit:4", "after_commit:3", "after_answer:5")):
+        worker = space.worker("a", build=CRASH_BUILD, ready=False, MYELIN_CRASH_AT=point)
+        run = run or space.start("long", {"to": "jane@acme.example"})
+        wait_until(f"{point}: it dies", lambda: not worker.alive(), 60)
+        assert worker.process.returncode == -9, worker.log()[-1500:]
+    space.worker("a")
+    verify(space, run, 24)
+
+
+def test_aborted_transactions_change_where_it_lies(space):
+    """▲ After each abort the same facts lie elsewhere: what names them is written anew."""
+    begin(space, turns=24)
+    refused = []
+    with Proxy(space.env["MYELIN_KAFKA"]) as proxy:
+        def rule(request):
+            if request.key == ADD_OFFSETS_TO_TXN and request.of(f"{space.name}-a-"):
+                refused.append(len(refused) % 3 == 1)
+                return made_up(request, GROUP_AUTHORIZATION_FAILED) if refused[-1] else PASS
+            return PASS
+
+        worker = space.worker("a", MYELIN_KAFKA=proxy.address)
+        proxy.rule = rule
+        run = space.start("long", {"to": "jane@acme.example"})
+        verify(space, run, 24)
+        assert worker.log().count("event=transaction.aborted error=GROUP_AUTHORIZATION_FAILED") > 10
+        worker.kill()
+
+
+NOWHERE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+
+typedef void report(rd_kafka_t *, const rd_kafka_message_t *, void *);
+static report *real_report;
+
+/* Each fifth report of a record that is waited for does not say where it lies, as after a repeated request. */
+static void report_nowhere(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
+{
+    static int reports;
+    rd_kafka_message_t copy = *message;
+    if (message->_private != NULL && ++reports % 5 == 0)
+        copy.offset = RD_KAFKA_OFFSET_INVALID;
+    real_report(handle, &copy, opaque);
+}
+
+void rd_kafka_conf_set_dr_msg_cb(rd_kafka_conf_t *config, report *callback)
+{
+    void (*real)(rd_kafka_conf_t *, report *) = dlsym(RTLD_NEXT, "rd_kafka_conf_set_dr_msg_cb");
+    real_report = callback;
+    real(config, report_nowhere);
+}
+"""
+
+
+def test_a_report_that_does_not_say_where(space, tmp_path):
+    """▲ It aborts, and is done again."""
+    begin(space, turns=24)
+    worker = space.worker("a", **preload(tmp_path, "nowhere", NOWHERE))
+    run = space.start("long", {"to": "jane@acme.example"})
+    verify(space, run, 24)
+    assert worker.log().count('reason="where a payload lies is not known"') >= 5, worker.log()[-2000:]
+
+
+# ---- waiting with it, losing it ----
+
+
+def test_waiting_with_a_long_conversation(space):
+    """What is parked names it too: a keeper without a cache fetches it before it wakes the step."""
+    begin(space, turns=12)
+    space.model.stop()
+    model, _ = script(12, 2000, 6000)
+    model.insert(0, {"match": {"turn": 8, "nth": 1}, "answer": {"status": 429, "retry_after": 3}})
+    space.model = space.double("model_double", "--full", script=model)
+    worker = space.worker("a")
+    run = space.start("long", {"to": "jane@acme.example"})
+    wait_until("it waits", lambda: (space.state(run)["current_step"] or [{}])[0].get("owner") == "waiting", 30)
+    worker.kill()
+    space.worker("a")
+    found = verify(space, run, 12)
+    assert any(event["at"]["chained"] == 17 and event["at"]["attempt"] == 2 for event in found.events)
+    assert sum(stored(space, "waiting", "inbox").values()) < 5000
+
+
+def test_what_is_named_is_gone(space):
+    """Facts that retention took away before their time: the run ends and says so."""
+    begin(space, turns=24)
+    worker = space.worker("a", build=CRASH_BUILD, ready=False, MYELIN_CRASH_AT="before_commit:20")
+    run = space.start("long", {"to": "jane@acme.example"})
+    wait_until("it dies", lambda: not worker.alive(), 60)
+    admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
+    first = TopicPartition(f"{space.name}.history", 0, 8)
+    for done in admin.delete_records([first]).values():
+        done.result()
+    worker = space.worker("a")
+    ended = wait_until("it has ended", lambda: ends(space, run), 30)
+    assert "a payload in history (partition 0, offset" in ended[0] and "it was deleted" in ended[0]
+    assert "event=payload.lost" in worker.log()
+    assert space.json("dead", "list") == []
+
+
+@pytest.mark.parametrize("field,value,reason", [
+    ("sha256", b"x" * 32, "its hash is not the one"), ("offset", 10**9, "it ends before"), ("partition", 77, "cannot be had")])
+def test_what_is_named_is_something_else(space, field, value, reason):
+    """Whoever can write to the topics can write any reference."""
+    begin(space, turns=4)
+    space.model.stop()
+    model, _ = script(4, 2000, 6000)
+    space.model = space.double("model_double", script=[{"match": {"turn": 2}, "answer": {"content": "?", "delay_ms": 30000}}, *model])
+    worker = space.worker("a")
+    run = space.start("long", {"to": "jane@acme.example"})
+    space.model.wait_for("received", turn=2, seconds=30)
+    event = Stored(space).events[-1]
+    event["at"]["chain"][1].update({field: value, **({"sha256": b"y" * 32} if field != "sha256" else {})})
+    produce(space, "steps.default", run, encode("StepReady", event))
+    ended = wait_until("it has ended", lambda: ends(space, run), 30)
+    assert reason in ended[0], ended
+    assert worker.alive() and "event=payload.lost" in worker.log()
+
+
+def ends(space, run):
+    """The reasons of the ends of a run."""
+    history = History(space).drain()
+    facts = history.facts(run)
+    history.close()
+    return [fact["body"]["reason"] for fact in facts if fact["kind"] == "RunEnded"]

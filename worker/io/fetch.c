@@ -3,20 +3,20 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "worker/base/logline.h"
 #include "worker/base/mem.h"
 #include "worker/io/clock.h"
 #include "worker/io/kafka_config.h"
 
-#define LEARN_MS 10000
+#define LEARN_MS 1000
 #define POLL_MS 100
 #define BEHIND_COUNT 128                       /* records before the one asked for: a chain is followed backwards */
 #define BEHIND_BYTES_MAX ((size_t)1 << 20)     /* of them, the nearest */
-#define PATIENCE_US (INT64_C(5) * 1000 * 1000) /* a new leader may tell an end that is too low for a moment */
+#define PATIENCE_US (INT64_C(5) * 1000 * 1000) /* with what seems not to be there */
 
 struct request {
     struct request *next;
@@ -37,6 +37,7 @@ struct fetch {
     rd_kafka_topic_t *topic;
     pthread_t thread;
     bool started;
+    int32_t partitions; /* the thread's; 0 = not asked yet */
     int fd;
     atomic_bool quit;
     pthread_mutex_t lock; /* of what follows */
@@ -100,30 +101,68 @@ static bool lost(struct request *request, const char *why)
                      request->partition, request->offset, why);
 }
 
-/* True: go on reading. `*ended_us`: when its end was met first. */
-static bool see(struct request *request, const rd_kafka_message_t *message, int64_t from, int64_t *ended_us)
+struct reading {
+    int64_t from;
+    int64_t doubtful_us; /* since when it seems not to be there; 0 = it does not */
+    char why[200];
+};
+
+/* It is not there; but a new leader may say so for a moment. */
+static void doubt(struct reading *reading, const char *why)
 {
-    if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
-        *ended_us = *ended_us == 0 ? clock_mono_us() : *ended_us;
+    if (reading->doubtful_us != 0)
+        return;
+    reading->doubtful_us = clock_mono_us();
+    snprintf(reading->why, sizeof reading->why, "%s", why);
+}
+
+/* True: go on reading. */
+static bool see(struct request *request, struct reading *reading, const rd_kafka_message_t *message)
+{
+    switch (message->err) {
+    case RD_KAFKA_RESP_ERR_NO_ERROR:
+        break;
+    case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+        doubt(reading, "it ends before");
         return true;
-    }
-    if (message->err) {
-        LOG_WARN("kafka.trouble", LOG_S("what", "fetch"), LOG_S("reason", rd_kafka_message_errstr(message)));
+    case RD_KAFKA_RESP_ERR__TRANSPORT:
+    case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+    case RD_KAFKA_RESP_ERR__TIMED_OUT:
+        return true; /* librdkafka connects again and goes on where it was; it has logged it */
+    default:
+        doubt(reading, rd_kafka_message_errstr(message));
         return true;
     }
     if (message->offset > request->offset)
         return lost(request, "it was deleted");
-    if (message->offset < from) /* librdkafka went back to the beginning, for that offset is out of range */
+    if (message->offset < reading->from) /* librdkafka went back to the beginning, for that offset is out of range */
         return lost(request, "it ends before");
     keep(request, message);
     return message->offset < request->offset;
 }
 
+/* False: it has no such partition. librdkafka would wait for one. */
+static bool has_partition(struct fetch *fetch, struct request *request)
+{
+    while (request->partition >= fetch->partitions && !atomic_load(&fetch->quit)) {
+        const struct rd_kafka_metadata *metadata = kafka_metadata(fetch->consumer, LEARN_MS, NULL);
+        if (metadata == NULL)
+            continue; /* it waited long enough */
+        fetch->partitions = kafka_partitions(metadata, rd_kafka_topic_name(fetch->topic));
+        rd_kafka_metadata_destroy(metadata);
+        if (request->partition >= fetch->partitions)
+            return lost(request, "there is no such partition");
+    }
+    return true;
+}
+
 static void read_one(struct fetch *fetch, struct request *request)
 {
-    int64_t from = request->offset > BEHIND_COUNT ? request->offset - BEHIND_COUNT : 0, ended_us = 0;
+    if (!has_partition(fetch, request))
+        return;
+    struct reading reading = {.from = request->offset > BEHIND_COUNT ? request->offset - BEHIND_COUNT : 0};
     rd_kafka_queue_t *queue = rd_kafka_queue_new(fetch->consumer);
-    if (rd_kafka_consume_start_queue(fetch->topic, request->partition, from, queue) != 0) {
+    if (rd_kafka_consume_start_queue(fetch->topic, request->partition, reading.from, queue) != 0) {
         (void)lost(request, rd_kafka_err2str(rd_kafka_last_error()));
         rd_kafka_queue_destroy(queue);
         return;
@@ -131,10 +170,10 @@ static void read_one(struct fetch *fetch, struct request *request)
     for (bool more = true; more && !atomic_load(&fetch->quit);) {
         rd_kafka_message_t *message = rd_kafka_consume_queue(queue, POLL_MS);
         if (message != NULL) {
-            more = see(request, message, from, &ended_us);
+            more = see(request, &reading, message);
             rd_kafka_message_destroy(message);
-        } else if (ended_us != 0 && clock_mono_us() - ended_us > PATIENCE_US) {
-            more = lost(request, "it ends before");
+        } else if (reading.doubtful_us != 0 && clock_mono_us() - reading.doubtful_us > PATIENCE_US) {
+            more = lost(request, reading.why);
         }
     }
     rd_kafka_consume_stop(fetch->topic, request->partition);
@@ -144,7 +183,6 @@ static void read_one(struct fetch *fetch, struct request *request)
 static void *run(void *argument)
 {
     struct fetch *fetch = argument;
-    kafka_learn(fetch->consumer, LEARN_MS);
     pthread_mutex_lock(&fetch->lock);
     while (!atomic_load(&fetch->quit)) {
         struct request *request = take(&fetch->asked);
