@@ -1,6 +1,7 @@
 """Steps that turn out to need no call are decided with the step before them: one commit, no step event of their own."""
 
 import collections
+import json
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -9,6 +10,9 @@ from harness import Space
 from history import History, rebuild
 
 CONTRACT = ROOT / "tests" / "scenario" / "ahead.cfg"
+
+
+PAGE = "large payload " * 500  # stored in a fact, and named by the step event of a later step
 
 
 def step_events(space, pool):
@@ -27,7 +31,7 @@ def step_events(space, pool):
 
 def test_steps_without_a_call_have_no_event(tmp_path):
     with Space(tmp_path, partitions=4, settings={"pools": '["default", "other"]'}) as space:
-        tools = space.double("tool_double", script=[{"match": {"tool": "look"}, "answer": {"result": {"is": 1}}}])
+        tools = space.double("tool_double", script=[{"match": {"tool": "look"}, "answer": {"result": {"page": PAGE}}}])
         contract = tmp_path / "ahead.cfg"
         contract.write_text(CONTRACT.read_text().replace("http://127.0.0.1", tools.url))
         space.create().publish(contract)
@@ -41,6 +45,8 @@ def test_steps_without_a_call_have_no_event(tmp_path):
             assert (state["gaps"], state["repeats"]) == (0, 0)
             kinds = collections.Counter(fact["kind"] for fact in facts if fact["run"] == run)
             assert kinds["CallRefused"] == kinds["StepFailed"] == 4 and kinds["ToolAnswered"] == 2
+            assert {"n": len(PAGE)} in [json.loads(line["args"]) if isinstance(line["args"], str) else line["args"]
+                                        for line in tools.ledger("received", run=run)]
         # The steps `one` and `two` come with `first`; `away` is of another pool, `back` of another than that, `last` calls.
         assert step_events(space, "default") == 3 * len(runs)
         assert step_events(space, "other") == len(runs)

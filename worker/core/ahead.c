@@ -23,10 +23,18 @@ static void append(struct arena *arena, struct plan *plan, const struct plan *fu
     struct fact *facts = ARENA_ARRAY(arena, count, struct fact);
     memcpy(facts, plan->facts, plan->facts_count * sizeof(facts[0]));
     memcpy(facts + plan->facts_count, further->facts, further->facts_count * sizeof(facts[0]));
+    size_t stored_count = plan->stored_count + further->stored_count;
+    struct stored *stored = ARENA_ARRAY(arena, stored_count + 1, struct stored);
+    for (size_t i = 0; i < stored_count; i++) {
+        stored[i] = i < plan->stored_count ? plan->stored[i] : further->stored[i - plan->stored_count];
+        stored[i].fact += i < plan->stored_count ? 0 : plan->facts_count;
+    }
     bool not_done = plan->not_done;
     *plan = *further;
     plan->facts = facts;
     plan->facts_count = count;
+    plan->stored = stored;
+    plan->stored_count = stored_count;
     plan->not_done = not_done;
 }
 
