@@ -105,9 +105,12 @@ addresses() {
 
 # What everybody sources to find the servers.
 write_env() {
-    local new=$local_dir/env.$$
+    local port brokers='' new=$local_dir/env.$$
+    for port in "$local_dir"/kafka/port "$local_dir"/kafka-[2-9]/port; do
+        [ ! -e "$port" ] || brokers+=${brokers:+,}127.0.0.1:$(cat "$port")
+    done
     {
-        [ ! -e "$local_dir/kafka/port" ] || echo "export MYELIN_KAFKA=127.0.0.1:$(cat "$local_dir/kafka/port")"
+        [ -z "$brokers" ] || echo "export MYELIN_KAFKA=$brokers"
         [ ! -e "$local_dir/redis/port" ] || echo "export MYELIN_REDIS=127.0.0.1:$(cat "$local_dir/redis/port")"
     } >"$new"
     if [ -s "$new" ]; then mv "$new" "$local_dir/env"; else rm -f "$new" "$local_dir/env"; fi
