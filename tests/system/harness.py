@@ -1,11 +1,13 @@
 """Real workers on a real Kafka and Redis: a namespace of their own, started, killed and asked by tests and by the demo."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import re
 import signal
 import subprocess
+import threading
 import time
 import uuid
 
@@ -184,3 +186,43 @@ class Space:
 
     def __exit__(self, *_):
         self.close()
+
+
+class Person:
+    """Does what people do, until the end of the with block: approves whatever waits, and settles a doubt by looking at what the tool did."""
+
+    def __init__(self, space, tools):
+        self.space, self.tools, self.stopping, self.failure = space, tools, threading.Event(), None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        try:
+            while not self.stopping.is_set():
+                waiting = [one for one in self.space.json("approvals", check=False) if "waits_for" in one]
+                with concurrent.futures.ThreadPoolExecutor(3) as pool:
+                    list(pool.map(self._answer, waiting))
+                self.stopping.wait(0.2)
+        except Exception as failure:
+            self.failure = failure
+
+    def _answer(self, waiting):
+        run = waiting["run"]
+        if self.stopping.is_set():
+            return
+        if waiting["waits_for"] == "approval":
+            words = ["approve", run, waiting["step"]]
+        elif self.tools.ledger("acted", run=run, tool=waiting["tool"]):
+            words = ["resolve", run, waiting["step"], "--done", '{"status": "sent"}']
+        else:
+            words = ["resolve", run, waiting["step"], "--not-done"]
+        self.space.cli(*words, "--timeout", "20s", check=False)  # refused: somebody or something else was faster
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        self.thread.join()
+        if self.failure is not None:
+            raise self.failure

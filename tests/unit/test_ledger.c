@@ -152,7 +152,9 @@ static void test_complete(void **state)
     expect(complete(0, "gone", 7, "stored"), LEDGER_GO); /* a record that vanished */
     assert_string_equal(reserve(1, "gone", 1).result, "stored");
     expect(complete(0, "gone2", 7, NULL), LEDGER_GO);
-    expect(reserve_suspect(1, "gone2", 1, ""), LEDGER_GO); /* known not to have happened */
+    expect(reserve_suspect(1, "gone2", 1, ledger_incarnation(worker[1])), LEDGER_GO); /* known not to have happened */
+    expect(complete(0, "older", 7, NULL), LEDGER_GO);
+    expect(reserve_suspect(1, "older", 1, "other-server"), LEDGER_DOUBT); /* by that record; a later one may be lost */
     told = reserve(0, "empty", LONG_MS);
     expect(complete(0, "empty", told.fence, ""), LEDGER_GO);
     expect(reserve(1, "empty", 1), LEDGER_STORED);
