@@ -93,14 +93,22 @@ class History:
         self.messages.append(message)
         return message
 
+    def _ends(self):
+        """Of each partition the last stable offset, or None: its leader may have died a moment ago."""
+        try:
+            return {p.partition: self.consumer.get_watermark_offsets(p, 10)[1] for p in self.partitions}
+        except confluent_kafka.KafkaException:
+            return None
+
     def drain(self, seconds=20):
         """Reads to the last stable offset as of now."""
-        ends = {p.partition: self.consumer.get_watermark_offsets(p, 10)[1] for p in self.partitions}
         until = time.monotonic() + seconds
+        ends = at = None
         while time.monotonic() < until:
+            ends = ends or self._ends()
             self.poll(0.05)
             at = {p.partition: p.offset for p in self.consumer.position(self.partitions)}
-            if all(at[p] >= end or end == 0 for p, end in ends.items()):
+            if ends and all(at[p] >= end or end == 0 for p, end in ends.items()):
                 return self
         raise AssertionError(f"{self.topic} was not read to its end: {ends}, at {at}")
 

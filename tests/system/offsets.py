@@ -57,7 +57,9 @@ def fetch_offset(broker, space, topic, partition):
         return value | byte << shift
 
     answer.read(4 + 1 + 4)  # correlation, tags, throttle
-    assert varint() == 2 and answer.read(varint() - 1).decode() == topic and varint() == 2
+    if varint() == 1:  # no topic, but an error
+        return -1, "", *struct.unpack(">h", answer.read(2))
+    assert answer.read(varint() - 1).decode() == topic and varint() == 2
     _, offset, _ = struct.unpack(">iqi", answer.read(16))
     metadata = answer.read(varint() - 1).decode("ascii")
     return offset, metadata, *struct.unpack(">h", answer.read(2))

@@ -8,6 +8,7 @@
 #include "worker/io/clock.h"
 
 #define RETRY_MS 50
+#define ASK_MS 500 /* so long a leader is waited for, which may be dead, before it is asked who leads now */
 
 /* What the settings may not touch: I1, I2 and I10 would be gone. */
 static const char *const reserved[] = {
@@ -181,20 +182,37 @@ static rd_kafka_resp_err_t ask_edges(rd_kafka_t *ruler, rd_kafka_topic_partition
     return failed;
 }
 
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Who leads what now. librdkafka asks the leader that it knows until that one's metadata is too old, dead or not. */
+static void learn_leaders(rd_kafka_t *ruler, int timeout_ms)
+{
+    const struct rd_kafka_metadata *metadata = NULL;
+    if (rd_kafka_metadata(ruler, 1, NULL, &metadata, timeout_ms) == RD_KAFKA_RESP_ERR_NO_ERROR)
+        rd_kafka_metadata_destroy(metadata);
+}
+
 bool kafka_watermarks(rd_kafka_t *ruler, rd_kafka_topic_partition_list_t *partitions, enum kafka_edge edge,
                       int timeout_ms, struct error *error)
 {
     rd_kafka_resp_err_t failed = RD_KAFKA_RESP_ERR_NO_ERROR;
-    int64_t left_ms, until_ms = clock_mono_us() / 1000 + timeout_ms;
+    int64_t left_ms = timeout_ms, until_ms = clock_mono_us() / 1000 + timeout_ms;
     if (partitions->cnt == 0)
         return true;
     /* A partition that has just been made, or that is changing its leader, has an answer a moment later. */
-    while ((left_ms = until_ms - clock_mono_us() / 1000) > 0) {
-        failed = ask_edges(ruler, partitions, edge, (int)left_ms);
+    while (left_ms > 0) {
+        failed = ask_edges(ruler, partitions, edge, (int)smaller(left_ms, smaller(timeout_ms / 2, ASK_MS)));
         if (!failed)
             return true;
+        left_ms = until_ms - clock_mono_us() / 1000;
+        if (left_ms > 0)
+            learn_leaders(ruler, (int)smaller(left_ms, ASK_MS));
         if (left_ms > RETRY_MS)
             rd_kafka_poll(ruler, RETRY_MS);
+        left_ms = until_ms - clock_mono_us() / 1000;
     }
     return error_set(error, ERROR_RETRY, "cannot ask where the partitions of %s %s: %s", partitions->elems[0].topic,
                      edge == KAFKA_END ? "end" : "begin", rd_kafka_err2str(failed));

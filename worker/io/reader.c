@@ -12,6 +12,8 @@
 #include "worker/io/kafka_config.h"
 
 #define METADATA_TIMEOUT_MS 10000
+#define PROPAGATION_MS 2000 /* how long a topic that one broker has may be unknown to another */
+#define ASK_AGAIN_MS 50
 
 struct part {
     int64_t end;     /* the high watermark as of reader_start: READER_END when all have got there */
@@ -91,15 +93,19 @@ void reader_close(struct reader *reader)
 int32_t reader_partitions(struct reader *reader, const char *topic, struct error *error)
 {
     int32_t count = kafka_partitions(reader->metadata, topic);
-    if (count >= 0)
-        return count;
-    /* It may have been made since. */
-    const struct rd_kafka_metadata *fresh = kafka_metadata(reader->ruler, METADATA_TIMEOUT_MS, error);
-    if (fresh == NULL)
-        return -1;
-    rd_kafka_metadata_destroy(reader->metadata);
-    reader->metadata = fresh;
-    count = kafka_partitions(fresh, topic);
+    int64_t until_ms = clock_mono_us() / 1000 + PROPAGATION_MS;
+    /* It may have been made since; and of several brokers one hears of it later than another. */
+    for (bool again = true; count < 0 && again;) {
+        const struct rd_kafka_metadata *fresh = kafka_metadata(reader->ruler, METADATA_TIMEOUT_MS, error);
+        if (fresh == NULL)
+            return -1;
+        rd_kafka_metadata_destroy(reader->metadata);
+        reader->metadata = fresh;
+        count = kafka_partitions(fresh, topic);
+        again = count < 0 && fresh->broker_cnt > 1 && clock_mono_us() / 1000 < until_ms;
+        if (again)
+            rd_kafka_poll(reader->ruler, ASK_AGAIN_MS);
+    }
     if (count < 0)
         error_set(error, ERROR_FATAL, "topic %s does not exist; run: myelin topics create", topic);
     return count;
