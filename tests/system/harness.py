@@ -13,7 +13,7 @@ import uuid
 
 from doubles import BUILD, ROOT, Double
 
-CRASH_BUILD = ROOT / "build" / "crash"
+CRASH_BUILD = ROOT / os.environ.get("MYELIN_BUILD_CRASH", "build/crash")
 
 
 def local_env():
@@ -34,6 +34,14 @@ def wait_until(what, condition, seconds=30, every=0.02):
             return found
         time.sleep(every)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def preload(directory, name, source):
+    """Environment for a process in which `source`'s functions stand before those of its libraries."""
+    (directory / f"{name}.c").write_text(source)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / f"{name}.so", directory / f"{name}.c", "-ldl"], check=True)
+    options = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"  # of a build with ASan, before whose functions it stands too
+    return {"LD_PRELOAD": str(directory / f"{name}.so"), "ASAN_OPTIONS": options.lstrip(":")}
 
 
 class Worker:
