@@ -255,6 +255,10 @@ static void test_due(void **state)
     assert_ptr_equal(due.parked, keeper_parked(world->keeper, STR("r1"), STR("")));
     due = keeper_next_due(world->keeper, 150); /* the deadline goes before the timer */
     assert_int_equal(due.kind, KEEPER_DUE_DEADLINE);
+    keeper_keep(world->keeper, STR("r1"), INT64_MAX); /* its state is fetched first */
+    assert_int_equal(keeper_next_due(world->keeper, 150).kind, KEEPER_DUE_NONE);
+    keeper_keep(world->keeper, STR("r1"), 0);
+    assert_int_equal(keeper_next_due(world->keeper, 150).kind, KEEPER_DUE_DEADLINE);
     parked.due_at_ms = 0;
     park(world, parked);
     assert_int_equal(keeper_due_ms(world->keeper), 150);
