@@ -1,207 +1,9 @@
-/* The reader of codec.h. */
+/* The reader of codec.h: follows the plan of the writer's schema. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "worker/wire/codec.h"
-
-/* What is to be done with one type of the writer's schema: a plan, made once for each schema that is met. */
-struct plan {
-    const struct avsc_node *node;
-    const struct codec_field *field; /* where the value goes; NULL: it is read and dropped */
-    const struct codec_struct *into; /* RECORD: the struct that it fills; NULL: it is dropped */
-    size_t into_offset;              /* RECORD: of that struct from the object */
-    int32_t tag;                     /* RECORD in a ONE_OF: the value of the enum beside it */
-    struct plan *children;           /* RECORD: by field, UNION: by branch, ARRAY: one for the items */
-    int32_t *symbols;                /* ENUM: the C value by symbol, -1 = not known to this version */
-    bool misfit;                     /* the branch of a union that has no place in the struct */
-};
-
-struct codec_reader {
-    struct plan root;
-    const char *name;
-};
-
-/* ---- making the plan ---- */
-
-#define PLAN_NODES_MAX 20000 /* references multiply, so a small schema could ask for a large plan */
-
-struct make {
-    struct arena *arena;
-    struct error *error;
-    size_t nodes;
-};
-
-static bool make_plan(struct make *make, struct plan *plan, const struct codec_field *field,
-                      const struct avsc_node *schema, const struct avsc_node *written);
-static bool make_record(struct make *make, struct plan *plan, const struct codec_struct *into,
-                        const struct avsc_node *schema, const struct avsc_node *written);
-
-static struct plan *children_new(struct make *make, size_t count)
-{
-    make->nodes += count;
-    if (make->nodes > PLAN_NODES_MAX) {
-        (void)error_set(make->error, ERROR_POISON, "schema too large to read by");
-        return NULL;
-    }
-    return ARENA_ARRAY(make->arena, count, struct plan);
-}
-
-static bool misfit(struct make *make, const struct avsc_node *written)
-{
-    return error_set(make->error, ERROR_POISON, "written as %s, which this version cannot read here",
-                     avsc_type_name(written->type));
-}
-
-static bool make_enum(struct make *make, struct plan *plan, const struct codec_field *field,
-                      const struct avsc_node *written)
-{
-    plan->symbols = ARENA_ARRAY(make->arena, written->symbols_count, int32_t);
-    for (size_t i = 0; i < written->symbols_count; i++) {
-        plan->symbols[i] = -1;
-        for (size_t value = 0; value < field->count; value++) {
-            if (str_is(written->symbols[i], field->symbols[value]))
-                plan->symbols[i] = (int32_t)value;
-        }
-    }
-    return true;
-}
-
-/* One of the records of a ONE_OF. */
-static bool make_choice(struct make *make, struct plan *plan, const struct codec_field *field,
-                        const struct avsc_node *schema, const struct avsc_node *written)
-{
-    for (size_t i = 0; written->type == AVSC_RECORD && i < field->count; i++) {
-        if (str_is(avsc_short_name(written), field->nested[i].name)) {
-            plan->tag = (int32_t)i;
-            plan->into_offset = field->offset;
-            return make_record(make, plan, &field->nested[i], schema->types[i], written);
-        }
-    }
-    return misfit(make, written);
-}
-
-static bool make_union(struct make *make, struct plan *plan, const struct codec_field *field,
-                       const struct avsc_node *schema, const struct avsc_node *written)
-{
-    struct error *error = make->error;
-    bool any = false;
-
-    plan->children = children_new(make, written->types_count);
-    if (plan->children == NULL)
-        return false;
-    make->error = NULL; /* a branch may well have no place here, as long as it is not met */
-    for (size_t i = 0; i < written->types_count; i++) {
-        struct plan *child = &plan->children[i];
-
-        if (make_plan(make, child, field, schema, written->types[i]))
-            any = true;
-        else
-            *child = (struct plan){.node = written->types[i], .misfit = true};
-    }
-    make->error = error;
-    return any || misfit(make, written);
-}
-
-static bool is_text(const struct avsc_node *written)
-{
-    return written->type == AVSC_STRING || written->type == AVSC_BYTES;
-}
-
-/* `schema` is our own type at this place, which fits the field (codec_writer_new saw to that). */
-static bool make_plan(struct make *make, struct plan *plan, const struct codec_field *field,
-                      const struct avsc_node *schema, const struct avsc_node *written)
-{
-    bool fits = false;
-
-    plan->node = written;
-    plan->field = field;
-    if (written->type == AVSC_UNION)
-        return make_union(make, plan, field, schema, written);
-    switch (field->kind) {
-    case CODEC_BOOL:
-        fits = written->type == AVSC_BOOLEAN;
-        break;
-    case CODEC_INT:
-    case CODEC_LONG:
-        fits = written->type == AVSC_INT || written->type == AVSC_LONG;
-        break;
-    case CODEC_TEXT:
-    case CODEC_BYTES:
-        fits = is_text(written);
-        break;
-    case CODEC_TEXT_NULL:
-    case CODEC_BYTES_NULL:
-        fits = is_text(written) || written->type == AVSC_NULL;
-        break;
-    case CODEC_ENUM:
-        return written->type == AVSC_ENUM ? make_enum(make, plan, field, written) : misfit(make, written);
-    case CODEC_STRUCT:
-        plan->into_offset = field->offset;
-        return make_record(make, plan, field->nested, schema, written);
-    case CODEC_STRUCT_NULL:
-        fits = written->type == AVSC_NULL;
-        if (fits)
-            break;
-        return make_record(make, plan, field->nested, schema->types[1], written);
-    case CODEC_ARRAY:
-        if (written->type != AVSC_ARRAY)
-            break;
-        plan->children = children_new(make, 1);
-        return plan->children != NULL &&
-               make_record(make, plan->children, field->nested, schema->types[0], written->types[0]);
-    case CODEC_ONE_OF:
-        return make_choice(make, plan, field, schema, written);
-    }
-    return fits || misfit(make, written);
-}
-
-static const struct avsc_field *find_field(const struct avsc_node *record, struct str name)
-{
-    for (size_t i = 0; i < record->fields_count; i++) {
-        if (str_equal(record->fields[i].name, name))
-            return &record->fields[i];
-    }
-    return NULL;
-}
-
-static bool make_record(struct make *make, struct plan *plan, const struct codec_struct *into,
-                        const struct avsc_node *schema, const struct avsc_node *written)
-{
-    plan->node = written;
-    plan->into = into;
-    if (written->type != AVSC_RECORD || !str_is(avsc_short_name(written), into->name))
-        return misfit(make, written);
-    plan->children = children_new(make, written->fields_count);
-    if (plan->children == NULL)
-        return false;
-    for (size_t i = 0; i < written->fields_count; i++)
-        plan->children[i].node = written->fields[i].type;
-    for (size_t i = 0; i < into->fields_count; i++) {
-        const struct avsc_field *own = &schema->fields[i], *found = find_field(written, own->name);
-
-        if (found == NULL && !own->has_default)
-            return error_set(make->error, ERROR_POISON, "%s: no field %s, which this version needs", into->name,
-                             into->fields[i].name);
-        if (found != NULL &&
-            !make_plan(make, &plan->children[found - written->fields], &into->fields[i], own->type, found->type))
-            return error_wrap(make->error, "%s.%s", into->name, into->fields[i].name);
-    }
-    return true;
-}
-
-const struct codec_reader *codec_reader_new(struct arena *arena, const struct codec_struct *table,
-                                            const struct avsc_node *schema, const struct avsc_node *written,
-                                            struct error *error)
-{
-    struct codec_reader *reader = ARENA_NEW(arena, struct codec_reader);
-    struct make make = {.arena = arena, .error = error};
-
-    reader->name = table->name;
-    return make_record(&make, &reader->root, table, schema, written) ? reader : NULL;
-}
-
-/* ---- reading ---- */
+#include "worker/wire/codec_plan.h"
 
 struct read {
     const unsigned char *at, *end;
@@ -211,7 +13,7 @@ struct read {
     int depth;
 };
 
-static bool read_value(struct read *read, const struct plan *plan, char *object);
+static bool read_value(struct read *read, const struct codec_plan *plan, char *object);
 static bool skip_value(struct read *read, const struct avsc_node *node);
 
 static bool bad(struct read *read, const char *what)
@@ -409,7 +211,7 @@ static bool skip_value(struct read *read, const struct avsc_node *node)
     return done;
 }
 
-static bool read_record(struct read *read, const struct plan *plan, char *object)
+static bool read_record(struct read *read, const struct codec_plan *plan, char *object)
 {
     const struct avsc_node *node = plan->node;
 
@@ -421,7 +223,7 @@ static bool read_record(struct read *read, const struct plan *plan, char *object
     }
     object += plan->into_offset;
     for (size_t i = 0; i < node->fields_count; i++) {
-        const struct plan *child = &plan->children[i];
+        const struct codec_plan *child = &plan->children[i];
         bool wanted = child->field != NULL;
 
         if (!(wanted ? read_value(read, child, object) : skip_value(read, child->node)))
@@ -430,7 +232,7 @@ static bool read_record(struct read *read, const struct plan *plan, char *object
     return true;
 }
 
-static bool read_items(struct read *read, const struct plan *plan, char *object)
+static bool read_items(struct read *read, const struct codec_plan *plan, char *object)
 {
     const struct codec_field *field = plan->field;
     size_t item_size = field->nested->size, have = 0, capacity = 0, count;
@@ -461,7 +263,7 @@ static bool read_items(struct read *read, const struct plan *plan, char *object)
     return true;
 }
 
-static bool read_number(struct read *read, const struct plan *plan, char *object)
+static bool read_number(struct read *read, const struct codec_plan *plan, char *object)
 {
     int64_t number;
     int32_t small;
@@ -477,7 +279,7 @@ static bool read_number(struct read *read, const struct plan *plan, char *object
     return true;
 }
 
-static bool read_text(struct read *read, const struct plan *plan, char *object)
+static bool read_text(struct read *read, const struct codec_plan *plan, char *object)
 {
     bool raw = plan->field->kind == CODEC_BYTES || plan->field->kind == CODEC_BYTES_NULL;
     struct str text;
@@ -489,9 +291,9 @@ static bool read_text(struct read *read, const struct plan *plan, char *object)
     return true;
 }
 
-static bool read_union(struct read *read, const struct plan *plan, char *object)
+static bool read_union(struct read *read, const struct codec_plan *plan, char *object)
 {
-    const struct plan *child;
+    const struct codec_plan *child;
     size_t index;
 
     if (!read_index(read, plan->node->types_count, &index))
@@ -505,7 +307,7 @@ static bool read_union(struct read *read, const struct plan *plan, char *object)
     return read_value(read, child, object);
 }
 
-static bool read_symbol(struct read *read, const struct plan *plan, char *object)
+static bool read_symbol(struct read *read, const struct codec_plan *plan, char *object)
 {
     size_t index;
 
@@ -518,7 +320,7 @@ static bool read_symbol(struct read *read, const struct plan *plan, char *object
     return true;
 }
 
-static bool read_inside(struct read *read, const struct plan *plan, char *object)
+static bool read_inside(struct read *read, const struct codec_plan *plan, char *object)
 {
     bool flag;
 
@@ -549,7 +351,7 @@ static bool read_inside(struct read *read, const struct plan *plan, char *object
     }
 }
 
-static bool read_value(struct read *read, const struct plan *plan, char *object)
+static bool read_value(struct read *read, const struct codec_plan *plan, char *object)
 {
     bool done = enter(read) && read_inside(read, plan, object);
 
