@@ -2,6 +2,7 @@
  * worker.h: the daemon's parts, as its files share them. Everything here runs on the loop thread.
  *
  *   main.c       settings, ports, signals, the epoll loop
+ *   event.c      what the log says, and who it is for
  *   loop.c       THE MAIN PATH: the life of a step event
  *   orphan.c     calls in flight of partitions that were let go
  *   alone.c      step events that workers die of
@@ -54,6 +55,9 @@ struct worker {
     bool failed;       /* the log could not go on */
     bool control_read; /* `control` was read to its end once */
 };
+
+/* ---- event.c ---- */
+void event_take(struct worker *worker, struct log_event *event); /* of log_next; takes it */
 
 /* ---- loop.c ---- */
 void loop_step(struct worker *worker, struct log_event *event); /* a record of steps.<pool>; takes the event */
