@@ -12,6 +12,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/logline.h"
 #include "worker/io/admin.h"
 #include "worker/io/clock.h"
@@ -180,9 +181,10 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
         .reconnect_ms_max = 2000,
     };
     struct caller_settings caller = {.connections_max = settings->in_flight_max + CONNECTIONS_KEPT,
-                                     .connections_per_host_max = settings->connections_per_host,
+                                     .connections_per_host_max = settings->calls_per_endpoint,
                                      .connect_timeout_ms = 5000};
     raise_files_max(caller.connections_max);
+    budget_open(settings->memory_max);
     worker->metrics = meter_new(settings);
     if (settings->admin != NULL) {
         worker->admin = admin_open(settings->admin, epoll_fd, SOURCE_ADMIN, meter_page, worker, error);

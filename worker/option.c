@@ -183,6 +183,26 @@ static bool store_duration(const struct value *value, void *member)
     return true;
 }
 
+static bool store_size(const struct value *value, void *member)
+{
+    const struct option *option = value->option;
+    struct arena *arena = value->reading->arena;
+    struct str text;
+    int64_t bytes;
+    if (json_is_integer(value->json))
+        return WRONG(value, "is %" PRId64 " of what? Write \"%" PRId64 "MiB\", or another unit (B, KiB, MiB, GiB)",
+                     (int64_t)json_integer_value(value->json), (int64_t)json_integer_value(value->json));
+    if (!read_text(value, value->json, &text))
+        return false;
+    if (!units_size(text, &bytes))
+        return WRONG(value, "is \"%.*s\", must be " UNITS_SIZE_SAYS, STR_ARG(text));
+    if (bytes < option->min || bytes > option->max)
+        return WRONG(value, "is \"%.*s\", must be %.*s to %.*s", STR_ARG(text),
+                     STR_ARG(units_size_text(arena, option->min)), STR_ARG(units_size_text(arena, option->max)));
+    *(int64_t *)member = bytes;
+    return true;
+}
+
 static bool store_usd(const struct value *value, void *member)
 {
     struct str text;
@@ -254,6 +274,8 @@ static bool store(const struct value *value, void *member)
         return store_number(value, member);
     case OPTION_DURATION:
         return store_duration(value, member);
+    case OPTION_SIZE:
+        return store_size(value, member);
     case OPTION_USD:
         return store_usd(value, member);
     case OPTION_JSON:
@@ -321,6 +343,9 @@ static struct str limits_text(const struct option *option, struct arena *arena)
     if (option->type == OPTION_DURATION)
         return arena_printf(arena, " (%s to %s)", units_duration_text(arena, option->min).data,
                             units_duration_text(arena, option->max).data);
+    if (option->type == OPTION_SIZE)
+        return arena_printf(arena, " (%s to %s)", units_size_text(arena, option->min).data,
+                            units_size_text(arena, option->max).data);
     return STR("");
 }
 

@@ -15,6 +15,7 @@ enum option_type {
     OPTION_BOOL,     /* bool */
     OPTION_NUMBER,   /* int32_t */
     OPTION_DURATION, /* int64_t, milliseconds */
+    OPTION_SIZE,     /* int64_t, bytes */
     OPTION_USD,      /* int64_t, millionths; -1 when the text is empty */
     OPTION_JSON,     /* struct str: a group as a JSON object, STR_NONE when empty */
     OPTION_GROUP,    /* named groups; read by the owner of the table */
@@ -30,7 +31,7 @@ struct option {
     enum option_type type;
     size_t offset;        /* of the member that it fills */
     const char *fallback; /* the default as JSON, which is also how a file says it; NULL = must be given */
-    int64_t min, max;     /* of a number or a duration (ms); how many of a list; how long a text */
+    int64_t min, max;     /* of a number, a duration (ms) or a size (bytes); how many of a list; how long a text */
     /* NULL = fine, else what the text must be ("must be HOST:PORT"); of a list: asked of each entry. */
     const char *(*check)(struct str text, struct arena *arena);
     bool secret;      /* its value is never shown */

@@ -23,7 +23,8 @@ struct settings {
     size_t pools_count;
     bool serve_inbox;                                               /* default true */
     int32_t in_flight_max;                                          /* default 1000 */
-    int32_t connections_per_host;                                   /* default 256 */
+    int32_t calls_per_endpoint;                                     /* of them; default 256 */
+    int64_t memory_max;                                             /* bytes; default 512 MiB */
     int32_t steps_partitions, inbox_partitions, history_partitions; /* for topics create; default 8 */
     int32_t replication;                /* for topics create; default 0: 3, or 1 where there are fewer brokers */
     int64_t ended_keep_ms;              /* default 7d */

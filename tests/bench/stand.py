@@ -139,7 +139,7 @@ class Stand(Space):
     def __init__(self, name, contract, partitions=8, in_flight_max=1000, effect=None, flush=False):
         space = f"b{name}{uuid.uuid4().hex[:6]}"
         super().__init__(LOGS / name, name=space, partitions=partitions,
-                         settings={"in_flight_max": in_flight_max, "connections_per_host": in_flight_max, "log_level": '"info"',
+                         settings={"in_flight_max": in_flight_max, "calls_per_endpoint": in_flight_max, "log_level": '"info"',
                                    "pools": '["default", "other"]'})
         self.contract, self.partitions = contract, partitions
         self.create()

@@ -84,6 +84,11 @@ static const struct {
     {"duration without quotes", "grace = 25s;", "FILE:1: 25s without quotes is no number and no text: write \"25s\""},
     {"duration over its limit", "lease = \"2h\";", "FILE:1: lease is \"2h\", must be 500ms to 1h"},
     {"duration below its limit", "ended_keep = \"5m\";", "FILE:1: ended_keep is \"5m\", must be 1h to 366d"},
+    {"size without a unit", "memory_max = 512;",
+     "FILE:1: memory_max is 512 of what? Write \"512MiB\", or another unit (B, KiB, MiB, GiB)"},
+    {"size of an unknown unit", "memory_max = \"512MB\";",
+     "FILE:1: memory_max is \"512MB\", must be a whole number and a unit (B, KiB, MiB, GiB), for example \"512MiB\""},
+    {"size below its limit", "memory_max = \"1MiB\";", "FILE:1: memory_max is \"1MiB\", must be 64MiB to 1024GiB"},
     {"namespace with a capital letter", "namespace = \"Demo\";",
      "FILE:1: namespace is \"Demo\", must be of a-z 0-9 _ - and start with a letter or digit"},
     {"namespace that is empty", "namespace = \"\";",
@@ -233,7 +238,8 @@ static void test_defaults(void **state)
     assert_string_equal(settings->pools[0], "default");
     assert_true(settings->serve_inbox);
     assert_int_equal(settings->in_flight_max, 1000);
-    assert_int_equal(settings->connections_per_host, 256);
+    assert_int_equal(settings->calls_per_endpoint, 256);
+    assert_int_equal(settings->memory_max, 512LL << 20);
     assert_int_equal(settings->history_partitions, 8);
     assert_int_equal(settings->ended_keep_ms, 7LL * 24 * 3600 * 1000);
     assert_int_equal(settings->backoff_ms, 500);

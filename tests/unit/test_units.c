@@ -70,6 +70,19 @@ static void test_money_that_people_write(void **state)
     }
 }
 
+static void test_sizes(void **state)
+{
+    static const char *const wrong[] = {"", "512", "MiB", "1.5GiB", "512 MiB", "512MB", "512mib", "-1KiB", "1025GiB"};
+    int64_t bytes = -1;
+    (void)state;
+    assert_true(units_size(STR("0B"), &bytes) && bytes == 0);
+    assert_true(units_size(STR("64KiB"), &bytes) && bytes == 65536);
+    assert_true(units_size(STR("512MiB"), &bytes) && bytes == 536870912);
+    assert_true(units_size(STR("1024GiB"), &bytes) && bytes == INT64_C(1) << 40);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        assert_false(units_size(str_of(wrong[i]), &bytes));
+}
+
 static void test_texts_read_back(void **state)
 {
     (void)state;
@@ -78,6 +91,8 @@ static void test_texts_read_back(void **state)
     assert_string_equal(units_duration_text(arena, 604800000).data, "7d");
     assert_string_equal(units_duration_text(arena, 90000).data, "90s");
     assert_string_equal(units_duration_text(arena, 1500).data, "1500ms");
+    assert_string_equal(units_size_text(arena, 1536 << 10).data, "1536KiB");
+    assert_string_equal(units_size_text(arena, 2 << 20).data, "2MiB");
     assert_string_equal(units_usd_text(arena, 0).data, "0.00");
     assert_string_equal(units_usd_text(arena, 2500000).data, "2.50");
     assert_string_equal(units_usd_text(arena, 11234).data, "0.011234");
@@ -91,6 +106,7 @@ int main(void)
         cmocka_unit_test(test_durations_that_people_write),
         cmocka_unit_test(test_what_is_no_duration),
         cmocka_unit_test(test_money_that_people_write),
+        cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_texts_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

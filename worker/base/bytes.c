@@ -104,6 +104,29 @@ void buf_clear(struct buf *buf)
         buf->data[0] = '\0';
 }
 
+static void grow(struct buf *buf, size_t capacity)
+{
+    char *data = realloc(buf->data, capacity);
+
+    if (data == NULL) {
+        (void)fprintf(stderr, "out of memory: %zu bytes\n", capacity);
+        abort();
+    }
+    if (buf->capacity == 0)
+        data[0] = '\0';
+    buf->data = data;
+    buf->capacity = capacity;
+}
+
+bool buf_reserve(struct buf *buf, size_t size)
+{
+    if (size > buf->size_max)
+        return false;
+    if (size >= buf->capacity)
+        grow(buf, size + 1);
+    return true;
+}
+
 /* Room for `size` more bytes and the NUL; false when that is over the limit. */
 static bool make_room(struct buf *buf, size_t size)
 {
@@ -117,16 +140,8 @@ static bool make_room(struct buf *buf, size_t size)
     }
     while (capacity < buf->size + size + 1)
         capacity *= 2;
-    if (capacity > buf->capacity) {
-        char *data = realloc(buf->data, capacity);
-
-        if (data == NULL) {
-            (void)fprintf(stderr, "out of memory: %zu bytes\n", capacity);
-            abort();
-        }
-        buf->data = data;
-        buf->capacity = capacity;
-    }
+    if (capacity > buf->capacity)
+        grow(buf, capacity);
     return true;
 }
 

@@ -43,6 +43,7 @@ struct buf {
 void buf_init(struct buf *buf, size_t size_max);
 void buf_free(struct buf *buf); /* zeroes it: may be called twice */
 void buf_clear(struct buf *buf);
+bool buf_reserve(struct buf *buf, size_t size); /* room for so many bytes in all, and no more; false: over size_max */
 bool buf_put(struct buf *buf, const void *data, size_t size);
 bool buf_puts(struct buf *buf, const char *text);
 bool buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -4,16 +4,18 @@
 #include <string.h>
 
 #define DURATION_MAX_MS (100LL * 366 * 24 * 3600 * 1000)
+#define SIZE_MAX_BYTES (INT64_C(1) << 40)
 #define USD_MAX 1000000000LL
 #define MICRO INT64_C(1000000)
 
-/* The largest first, for units_duration_text. */
-static const struct {
+struct unit {
     const char *name;
-    int64_t ms;
-} units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+    int64_t worth;
+};
 
-#define UNITS_COUNT (sizeof(units) / sizeof(units[0]))
+/* The largest first, for what is written; a zeroed one ends the list. */
+static const struct unit durations[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}, {0}};
+static const struct unit sizes[] = {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}, {0}};
 
 /* The digits at the start of `text`, and how many there were; 0 = none, or more than `digits_max`. */
 static size_t read_digits(struct str text, size_t digits_max, int64_t *value)
@@ -28,34 +30,50 @@ static size_t read_digits(struct str text, size_t digits_max, int64_t *value)
     return count;
 }
 
-bool units_duration(struct str text, int64_t *ms)
+static bool read_amount(struct str text, const struct unit *units, int64_t max, int64_t *amount)
 {
     int64_t number;
     size_t digits = read_digits(text, 15, &number);
     if (digits == 0)
         return false;
-    struct str unit = {text.data + digits, text.size - digits};
-    for (size_t i = 0; i < UNITS_COUNT; i++) {
-        if (!str_is(unit, units[i].name))
+    struct str name = {text.data + digits, text.size - digits};
+    for (const struct unit *unit = units; unit->name != NULL; unit++) {
+        if (!str_is(name, unit->name))
             continue;
-        if (number > DURATION_MAX_MS / units[i].ms)
+        if (number > max / unit->worth)
             return false;
-        *ms = number * units[i].ms;
+        *amount = number * unit->worth;
         return true;
     }
     return false;
 }
 
+static struct str amount_text(struct arena *arena, const struct unit *units, int64_t amount)
+{
+    const struct unit *unit = units;
+    while (unit->worth > 1 && (amount == 0 || amount % unit->worth != 0))
+        unit++;
+    return arena_printf(arena, "%" PRId64 "%s", amount / unit->worth, unit->name);
+}
+
+bool units_duration(struct str text, int64_t *ms)
+{
+    return read_amount(text, durations, DURATION_MAX_MS, ms);
+}
+
 struct str units_duration_text(struct arena *arena, int64_t ms)
 {
-    size_t unit = UNITS_COUNT - 1;
-    for (size_t i = 0; i < UNITS_COUNT; i++) {
-        if (ms != 0 && ms % units[i].ms == 0) {
-            unit = i;
-            break;
-        }
-    }
-    return arena_printf(arena, "%" PRId64 "%s", ms / units[unit].ms, units[unit].name);
+    return amount_text(arena, durations, ms);
+}
+
+bool units_size(struct str text, int64_t *bytes)
+{
+    return read_amount(text, sizes, SIZE_MAX_BYTES, bytes);
+}
+
+struct str units_size_text(struct arena *arena, int64_t bytes)
+{
+    return amount_text(arena, sizes, bytes);
 }
 
 bool units_usd(struct str text, int64_t *micro_usd)

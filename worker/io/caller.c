@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "worker/base/budget.h"
 #include "worker/io/caller_easy.h"
 #include "worker/io/clock.h"
 
@@ -22,6 +23,10 @@ struct caller_call {
     void *context;
     int64_t deadline_ms; /* CLOCK_MONOTONIC */
     bool answering;      /* `done` is being called: there is nothing left to cancel */
+
+    struct caller_call *paused_before, *paused_after;
+    int64_t paused_ms; /* since when its answer waits for memory; 0 = it does not */
+    size_t wants;      /* so much */
     struct caller_easy easy;
 };
 
@@ -31,6 +36,10 @@ struct caller {
     int epoll_fd, wake_fd; /* wake_fd: an eventfd that says "call caller_tick sooner than you were told" */
     uint32_t tag;
     struct caller_call *calls;
+    struct caller_call *paused, *paused_last; /* whose answers wait for memory, in the order in which they began to */
+    struct caller_call *resuming;             /* one of them, which goes on now; out of the list already */
+    struct caller_call *first;                /* whose answer is read beyond the mark that holds for the others */
+    int32_t paused_count;
     struct caller_call *pool; /* for the next calls; as many as were once in flight at the same time */
     int32_t calls_count;
     int64_t timer_ms;    /* when libcurl wants to be called; INT64_MAX = never */
@@ -92,6 +101,80 @@ static int set_timer(CURLM *multi, long timeout_ms, void *context)
     return 0;
 }
 
+/* ---- memory ---- */
+
+/* Answers that were begun could hold all the memory that answers may have, and each wait for more. So one goes on beyond that
+ * mark, the same until its end: for it alone there is room. */
+static bool may_read(struct caller_call *call, size_t more)
+{
+    struct caller *caller = call->caller;
+    bool may = budget_admits(BUDGET_READ, (int64_t)more);
+
+    if (!may && (caller->first == NULL || caller->first == call)) {
+        caller->first = call;
+        may = budget_admits(BUDGET_READ_ONE, (int64_t)more);
+    }
+    return may;
+}
+
+/* One that holds memory already goes before those that do not. */
+static void pause_call(struct caller_call *call, size_t more)
+{
+    struct caller *caller = call->caller;
+    struct caller_call *before = call->easy.room > 0 ? NULL : caller->paused_last;
+    struct caller_call *after = call->easy.room > 0 ? caller->paused : NULL;
+
+    call->wants = more;
+    call->paused_ms = now_ms();
+    call->paused_before = before;
+    call->paused_after = after;
+    *(before != NULL ? &before->paused_after : &caller->paused) = call;
+    *(after != NULL ? &after->paused_before : &caller->paused_last) = call;
+    caller->paused_count++;
+}
+
+static void unpause(struct caller_call *call)
+{
+    struct caller *caller = call->caller;
+    struct caller_call *before = call->paused_before, *after = call->paused_after;
+
+    *(before != NULL ? &before->paused_after : &caller->paused) = after;
+    *(after != NULL ? &after->paused_before : &caller->paused_last) = before;
+    call->paused_ms = 0;
+    caller->paused_count--;
+}
+
+bool caller_admits(struct caller_call *call, size_t more)
+{
+    const struct caller *caller = call->caller;
+    bool waits = call->easy.room == 0 && caller->paused != NULL && caller->resuming != call;
+
+    if (!waits && may_read(call, more))
+        return true;
+    pause_call(call, more);
+    return false;
+}
+
+static struct caller_call *next_paused(const struct caller *caller)
+{
+    return caller->first != NULL && caller->first->paused_ms > 0 ? caller->first : caller->paused;
+}
+
+/* The time that an answer waited for our memory is not its server's: its call has that much longer. For a write this is safe: it
+ * was executed, and whoever took its record over meanwhile refuses the result (its fence). */
+static void resume(struct caller *caller)
+{
+    for (struct caller_call *call; (call = next_paused(caller)) != NULL && may_read(call, call->wants);) {
+        caller->resuming = call;
+        call->deadline_ms += now_ms() - call->paused_ms;
+        if (call->deadline_ms < caller->deadline_ms)
+            caller->deadline_ms = call->deadline_ms;
+        unpause(call);
+        (void)curl_easy_pause(call->easy.curl, CURLPAUSE_CONT); /* gives what libcurl has to take_body, at once */
+        caller->resuming = NULL;
+    }
+}
+
 /* ---- one call ---- */
 
 static void unlink_call(struct caller_call *call)
@@ -99,6 +182,10 @@ static void unlink_call(struct caller_call *call)
     struct caller *caller = call->caller;
 
     (void)curl_multi_remove_handle(caller->multi, call->easy.curl);
+    if (call->paused_ms > 0)
+        unpause(call);
+    if (caller->first == call)
+        caller->first = NULL;
     if (caller->calls == call)
         caller->calls = call->after;
     else
@@ -151,6 +238,8 @@ static struct caller_call *overdue(struct caller *caller, int64_t at_ms)
         return NULL;
     caller->deadline_ms = INT64_MAX;
     for (struct caller_call *call = caller->calls; call != NULL; call = call->after) {
+        if (call->paused_ms > 0)
+            continue;
         if (call->deadline_ms < caller->deadline_ms)
             caller->deadline_ms = call->deadline_ms;
         if (call->deadline_ms <= at_ms)
@@ -209,6 +298,7 @@ struct caller_call *caller_start(struct caller *caller, const struct http_reques
         recycle(call);
         return NULL;
     }
+    call->easy.call = call;
     call->done = done;
     call->context = context;
     call->answering = false;
@@ -244,6 +334,11 @@ int32_t caller_in_flight(const struct caller *caller)
     return caller->calls_count;
 }
 
+int32_t caller_paused(const struct caller *caller)
+{
+    return caller->paused_count;
+}
+
 /* ---- the loop's side ---- */
 
 void caller_ready(struct caller *caller, int fd, uint32_t epoll_events)
@@ -268,6 +363,7 @@ int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
     int running;
 
     caller->promised_ms = INT64_MIN; /* nobody sleeps: no need to wake anybody */
+    resume(caller);
     if (now_mono_ms >= caller->timer_ms) {
         caller->timer_ms = INT64_MAX;
         (void)curl_multi_socket_action(caller->multi, CURL_SOCKET_TIMEOUT, 0, &running);

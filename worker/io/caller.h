@@ -6,6 +6,9 @@
  * its limit: checked right before the request leaves (CURLOPT_PREREQFUNCTION), which also refuses a second sending. It is
  * given up half its timeout after that limit at the latest: ledger.h has the sum.
  *
+ * An answer's memory is taken from the budget (base/budget.h) as it comes in. While there is none its socket is not read, its
+ * server waits (as TCP makes it), and its timeout stands still; the one that waits longest goes on first.
+ *
  * Proxies are those of the environment (http_proxy, https_proxy, no_proxy), as for every program on the machine; but a
  * loopback address is always called directly. SIGPIPE is ignored from caller_open on.
  */
@@ -44,5 +47,6 @@ struct caller_call *caller_start(struct caller *caller, const struct http_reques
                                  void *context, struct error *error);
 void caller_cancel(struct caller_call *call); /* NULL is fine; what was sent stays sent */
 int32_t caller_in_flight(const struct caller *caller);
+int32_t caller_paused(const struct caller *caller); /* of them, those whose answer waits for memory */
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/crash.h"
 #include "worker/io/clock.h"
 
@@ -36,11 +37,36 @@ static int about_to_send(void *context, char *remote_ip, char *local_ip, int rem
     return CURL_PREREQFUNC_OK;
 }
 
+/* Room for a body of `size` bytes; false: there is no memory for it now. */
+static bool make_room(struct caller_easy *easy, size_t size)
+{
+    size_t room = easy->room > 0 ? easy->room * 2 : CALLER_ROOM_FIRST;
+    curl_off_t told = -1;
+
+    if (size <= easy->room)
+        return true;
+    if (easy->room > 0)
+        (void)curl_easy_getinfo(easy->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &told);
+    if (told >= 0 && (size_t)told >= size)
+        room = (size_t)told;
+    while (room < size)
+        room *= 2;
+    if (room > easy->answer_size_max)
+        room = easy->answer_size_max;
+    if (easy->call != NULL && !caller_admits(easy->call, (room - easy->room) * CALLER_ROOM_WEIGHT))
+        return false;
+    budget_take(BUDGET_ANSWERS, (room - easy->room) * CALLER_ROOM_WEIGHT);
+    easy->room = room;
+    return buf_reserve(&easy->body, room);
+}
+
 static size_t take_body(char *data, size_t one, size_t size, void *context)
 {
     struct caller_easy *easy = context;
 
     (void)one; /* always 1 */
+    if (size <= easy->answer_size_max - easy->body.size && !make_room(easy, easy->body.size + size))
+        return CURL_WRITEFUNC_PAUSE;
     if (buf_put(&easy->body, data, size))
         return size;
     easy->too_large = true;
@@ -397,23 +423,19 @@ bool caller_easy_init(struct caller_easy *easy, struct error *error)
 void caller_easy_clear(struct caller_easy *easy)
 {
     CURL *curl = easy->curl;
-    struct buf body = easy->body;
 
     curl_easy_reset(curl); /* before the list of headers goes, which it borrows */
     curl_slist_free_all(easy->headers);
     curl_free(easy->secret_user);
     curl_free(easy->secret_query);
-    /* A buffer that once held a large answer would keep its memory for as long as the pool lives. */
-    if (body.capacity > ((size_t)64 << 10))
-        buf_free(&body);
-    buf_clear(&body);
-    *easy = (struct caller_easy){.curl = curl, .body = body};
+    buf_free(&easy->body);
+    budget_give(BUDGET_ANSWERS, easy->room * CALLER_ROOM_WEIGHT);
+    *easy = (struct caller_easy){.curl = curl};
 }
 
 void caller_easy_free(struct caller_easy *easy)
 {
     caller_easy_clear(easy);
-    buf_free(&easy->body);
     curl_easy_cleanup(easy->curl);
     easy->curl = NULL;
 }

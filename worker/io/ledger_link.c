@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/logline.h"
 #include "worker/base/mem.h"
 #include "worker/io/clock.h"
@@ -23,6 +24,8 @@
 #define HEALTH_MS 1000                     /* between two looks at the incarnation */
 #define INFO_EVERY 5                       /* looks at the incarnation for one look at INFO */
 #define COMMAND_SIZE_MAX ((size_t)4 << 20) /* a stored answer is at most 1 MiB */
+
+#define BULK_FRAME_SIZE 16 /* $SIZE\r\n...\r\n, SIZE below COMMAND_SIZE_MAX */
 
 enum state { LINK_DOWN, LINK_RESOLVING, LINK_GREETING, LINK_UP };
 
@@ -206,6 +209,7 @@ static bool send_command(struct command *command, bool by_hash)
     bool sent;
 
     buf_init(&out, COMMAND_SIZE_MAX);
+    (void)buf_reserve(&out, command->tail.size + (by_hash ? sizeof link->shas[0] + 4 * BULK_FRAME_SIZE : 0));
     (void)buf_printf(&out, "*%zu\r\n", command->tail_count + 2);
     put_bulk(&out, by_hash ? STR("EVALSHA") : STR("EVAL"));
     put_bulk(&out, str_of(by_hash ? link->shas[command->script] : ledger_script_text(command->script)));
@@ -223,8 +227,15 @@ static bool send_command(struct command *command, bool by_hash)
     return true;
 }
 
+/* A command's bytes are kept until its answer, and lie once more in hiredis' buffer. */
+static size_t weight(const struct command *command)
+{
+    return sizeof *command + 2 * command->tail.size;
+}
+
 static void free_command(struct command *command)
 {
+    budget_give(BUDGET_LEDGER, weight(command));
     buf_free(&command->tail);
     mem_free(command);
 }
@@ -269,6 +280,16 @@ static void on_reply(redisAsyncContext *redis, void *answer, void *context)
     free_command(command);
 }
 
+/* At most, as put_bulk writes them, with a count before. */
+static size_t tail_size(const struct str *texts, size_t count)
+{
+    size_t size = BULK_FRAME_SIZE;
+
+    for (size_t i = 0; i < count; i++)
+        size += texts[i].size + BULK_FRAME_SIZE;
+    return size;
+}
+
 bool ledger_link_call(struct ledger_link *link, enum ledger_script script, const struct str *keys, size_t keys_count,
                       const struct str *arguments, size_t arguments_count, ledger_link_done *done, void *context)
 {
@@ -282,12 +303,14 @@ bool ledger_link_call(struct ledger_link *link, enum ledger_script script, const
     *command = (struct command){.link = link, .done = done, .context = context, .script = script};
     command->tail_count = 1 + keys_count + arguments_count;
     buf_init(&command->tail, COMMAND_SIZE_MAX);
+    (void)buf_reserve(&command->tail, tail_size(keys, keys_count) + tail_size(arguments, arguments_count));
     (void)snprintf(count, sizeof count, "%zu", keys_count);
     put_bulk(&command->tail, str_of(count));
     for (size_t i = 0; i < keys_count; i++)
         put_bulk(&command->tail, keys[i]);
     for (size_t i = 0; i < arguments_count; i++)
         put_bulk(&command->tail, arguments[i]);
+    budget_take(BUDGET_LEDGER, weight(command));
     if (send_command(command, true))
         return true;
     free_command(command);

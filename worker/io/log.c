@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "worker/base/budget.h"
 #include "worker/io/kafka_config.h"
 #include "worker/io/log_internal.h"
 
@@ -37,7 +38,7 @@ struct log *log_open(const struct log_settings *settings, struct error *error)
 static void command_free(struct log_command *command)
 {
     if (command != NULL)
-        free(command->work);
+        log_work_free(command->work);
     free(command);
 }
 
@@ -156,11 +157,14 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
     size_t size = 0, places_count = 0, lead = lead_of(records, count, &places_count);
     for (size_t i = 0; i < count; i++)
         size += records[i].pool.size + records[i].run.size + records[i].key.size + records[i].value.size + 4;
-    struct log_work *work = malloc(sizeof *work + count * sizeof work->records[0] + lead * sizeof work->spots[0] +
-                                   places_count * sizeof(struct log_place) + size);
+    size_t whole = sizeof(struct log_work) + count * sizeof(struct log_record) + lead * sizeof(struct log_spot) +
+                   places_count * sizeof(struct log_place) + size;
+    struct log_work *work = malloc(whole);
     if (work == NULL)
         abort();
-    *work = (struct log_work){.tenure = source->tenure, .offset = offset, .size = size, .count = count, .lead = lead};
+    *work = (struct log_work){
+        .tenure = source->tenure, .offset = offset, .size = size, .charged = whole, .count = count, .lead = lead};
+    budget_take(BUDGET_COMMITS, whole);
     work->spots = (struct log_spot *)(void *)&work->records[count];
     struct log_place *places = (struct log_place *)(void *)&work->spots[lead];
     char *at = (char *)&places[places_count];

@@ -3,8 +3,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "worker/base/budget.h"
+
 struct log_block {
     atomic_int holders;
+    size_t size;            /* of all of it */
     struct log_event event; /* the bytes behind it */
 };
 
@@ -19,6 +22,8 @@ struct log_event *log_block_new(size_t extra)
     if (block == NULL)
         abort();
     block->event = (struct log_event){.offset = 0};
+    block->size = sizeof *block + extra;
+    budget_take(BUDGET_EVENTS, block->size);
     atomic_init(&block->holders, 1);
     return &block->event;
 }
@@ -31,6 +36,8 @@ struct log_event *log_block_hold(struct log_event *event)
 
 void log_block_drop(struct log_event *event)
 {
-    if (event != NULL && atomic_fetch_sub_explicit(&block_of(event)->holders, 1, memory_order_acq_rel) == 1)
-        free(block_of(event));
+    if (event == NULL || atomic_fetch_sub_explicit(&block_of(event)->holders, 1, memory_order_acq_rel) > 1)
+        return;
+    budget_give(BUDGET_EVENTS, block_of(event)->size);
+    free(block_of(event));
 }

@@ -44,7 +44,7 @@ static struct log_moved *moved_new(struct log_window *window, struct log_deliver
 
 static void moved_free(struct log_moved *moved)
 {
-    free(moved->held);
+    log_work_free(moved->held);
     log_block_drop(moved->source);
     free(moved);
 }
@@ -145,7 +145,7 @@ static void uncarry(struct log_window *window, struct log_moved *moved)
     log_window_find(window, moved->at)->work = NULL;
     log_works_swap(&window->ready, carry, NULL);
     window->size -= carry->size;
-    free(carry);
+    log_work_free(carry);
     moved->carry = NULL;
     settle(window, moved);
 }

@@ -28,10 +28,10 @@
 #include "worker/io/log_window.h"
 
 /* I7 */
-#define LOG_WINDOW_MAX OFFSET_MAP_WINDOW         /* offsets from the lowest that is not done, of one partition */
-#define LOG_CARRY_AT (LOG_WINDOW_MAX / 4 * 3)    /* a record that lags so far behind is appended again */
-#define LOG_WAITING_BYTES_MAX (64 * 1024 * 1024) /* finished and not committed; above it no step events are fetched */
-#define LOG_BURST_WORKS_MAX 5000                 /* of one transaction */
+#define LOG_WINDOW_MAX OFFSET_MAP_WINDOW        /* offsets from the lowest that is not done, of one partition */
+#define LOG_CARRY_AT (LOG_WINDOW_MAX / 4 * 3)   /* a record that lags so far behind is appended again */
+#define LOG_ADRIFT_BYTES_MAX (16 * 1024 * 1024) /* of one partition, of carried records; above it no more are carried */
+#define LOG_BURST_WORKS_MAX 5000                /* of one transaction */
 #define LOG_BURST_BYTES_MAX (8 * 1024 * 1024)
 #define LOG_BATCH_MAX 512   /* messages taken from one queue at a time */
 #define LOG_RELEASE_MS 1000 /* how long the loop has to answer LOG_REVOKED */

@@ -6,12 +6,16 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/logline.h"
 #include "worker/io/clock.h"
 #include "worker/io/kafka_config.h"
 #include "worker/io/log_internal.h"
 
-#define FETCH_BUDGET_KB (64 * 1024) /* what librdkafka may fetch ahead, of all partitions */
+/* Of one partition. More ahead brings nothing, and all of it may be handed over at once. */
+#define FETCH_SIZE_MAX (8 * 1024 * 1024)
+#define FETCH_SIZE_MIN (64 * 1024)
+#define FETCH_ONCE_SIZE_MAX (1024 * 1024) /* librdkafka's default; a larger record still comes, alone */
 #define ASK_TOPICS_US 1000000
 #define COOPERATIVE_FROM 0x020601ff /* librdkafka's version: before, cooperative-sticky can spin for ever */
 
@@ -160,20 +164,33 @@ static void log_consumer_error(rd_kafka_t *client, int code, const char *reason,
     LOG_WARN("kafka.trouble", LOG_S("error", rd_kafka_err2name((rd_kafka_resp_err_t)code)), LOG_S("reason", reason));
 }
 
+/* Bytes that librdkafka may have ready for one partition: its limit holds for each partition queue. */
+static size_t fetch_ahead(const struct log *log)
+{
+    size_t partitions = 0;
+    for (size_t i = 0; i < log->topics_count; i++)
+        partitions += log->topics[i]->subscribed ? (size_t)log->topics[i]->partitions : 0;
+    size_t ahead = budget_fetch() / (partitions > 0 ? partitions : 1);
+    if (budget_size() == 0 || ahead > FETCH_SIZE_MAX)
+        return FETCH_SIZE_MAX;
+    return ahead < FETCH_SIZE_MIN ? FETCH_SIZE_MIN : ahead;
+}
+
 bool log_consumer_open(struct log *log, struct error *error)
 {
-    int32_t partitions = 0;
-    for (size_t i = 0; i < log->topics_count; i++)
-        partitions += log->topics[i]->subscribed ? log->topics[i]->partitions : 0;
-    /* The limit holds for each partition queue. */
-    int32_t kb = FETCH_BUDGET_KB / (partitions > 0 ? partitions : 1);
-    char queued[16];
-    snprintf(queued, sizeof queued, "%" PRId32, kb < 1024 ? 1024 : kb);
+    size_t ahead = fetch_ahead(log);
+    char queued[24], once[24];
+    snprintf(queued, sizeof queued, "%zu", ahead / 1024);
+    snprintf(once, sizeof once, "%zu", ahead < FETCH_ONCE_SIZE_MAX ? ahead : FETCH_ONCE_SIZE_MAX);
     const struct kafka_property defaults[] = {
-        {"session.timeout.ms", "6000"},    {"heartbeat.interval.ms", "500"},
-        {"max.poll.interval.ms", "45000"}, {"queued.max.messages.kbytes", queued},
+        {"session.timeout.ms", "6000"},
+        {"heartbeat.interval.ms", "500"},
+        {"max.poll.interval.ms", "45000"},
+        {"queued.max.messages.kbytes", queued},
+        {"fetch.message.max.bytes", once},
         {"fetch.wait.max.ms", "100"}, /* a partition whose queue was full waits for the fetch under way */
-        {"fetch.error.backoff.ms", "50"},  {NULL, NULL},
+        {"fetch.error.backoff.ms", "50"},
+        {NULL, NULL},
     };
     const struct kafka_property own[] = {
         {"group.id", log->name_space},

@@ -3,8 +3,8 @@
  * happens in its callback, on this thread), `control` and `waiting`, the partition queues, and then commits what is done.
  *
  * Back-pressure without pause(): each partition's queue is split off the consumer's before its assignment takes effect, so
- * the consumer's own queue (rebalance, errors) is always polled, and the queues of steps only while there are credits.
- * librdkafka stops to fetch for a queue that is full.
+ * the consumer's own queue (rebalance, errors) is always polled, and the queues of steps only while there are credits: in
+ * flight, room in the window, memory. librdkafka stops to fetch for a queue that is full. inbox and control need no credits.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/crash.h"
 #include "worker/base/logline.h"
 #include "worker/io/clock.h"
@@ -110,7 +111,7 @@ static void finish(struct log *log, struct log_work *work)
         if (partition != NULL)
             LOG_ERROR("work.unknown", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
                       LOG_I("tenure", work->tenure), LOG_I("offset", work->offset));
-        free(work);
+        log_work_free(work);
         return;
     }
     if (partition->of->topic == TOPIC_STEPS)
@@ -207,16 +208,16 @@ static bool serve_queue(struct log *log, struct log_partition *partition)
 /* What the loop has not taken yet is in the way of more. */
 static bool serve_queues(struct log *log)
 {
-    size_t waiting = 0;
+    size_t adrift = 0; /* not in the way: fetching more is what lets it go */
     bool any = false;
     if (!log->control_known || log->stopping)
         return false;
     for (size_t i = 0; i < log->partitions_count; i++)
-        waiting += log->partitions[i]->window.size - log->partitions[i]->window.adrift;
+        adrift += log->partitions[i]->window.adrift;
     for (size_t i = 0; i < log->partitions_count && log->outbox_count == 0; i++) {
         struct log_partition *partition = log->partitions[(log->next_queue + i) % log->partitions_count];
-        bool held = partition->of->topic == TOPIC_STEPS && waiting > LOG_WAITING_BYTES_MAX;
-        if (partition->stage == STAGE_SERVING && !held)
+        if (partition->stage == STAGE_SERVING &&
+            (partition->of->topic != TOPIC_STEPS || budget_admits(BUDGET_HAND_OVER, -(int64_t)adrift)))
             any = serve_queue(log, partition) || any;
     }
     log->next_queue++;
@@ -248,7 +249,7 @@ static void carry(struct log *log)
     for (size_t i = 0; i < log->partitions_count; i++) {
         struct log_partition *partition = log->partitions[i];
         if (partition->of->topic != TOPIC_STEPS || log_window_span(&partition->window) < LOG_CARRY_AT ||
-            partition->window.adrift > LOG_WAITING_BYTES_MAX)
+            partition->window.adrift > LOG_ADRIFT_BYTES_MAX)
             continue;
         size_t count = log_window_carry(&partition->window, LOG_CARRY_AT, str_of(partition->of->pool),
                                         &log->last_carry);

@@ -1,8 +1,16 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "worker/base/budget.h"
 #include "worker/io/log_block.h"
 #include "worker/io/log_window_internal.h"
+
+void log_work_free(struct log_work *work)
+{
+    if (work != NULL)
+        budget_give(BUDGET_COMMITS, work->charged);
+    free(work);
+}
 
 void log_works_add(struct log_works *works, struct log_work *work)
 {
@@ -31,7 +39,7 @@ static void free_all(struct log_works *works)
 {
     struct log_work *work;
     while ((work = log_works_take(works)) != NULL)
-        free(work);
+        log_work_free(work);
 }
 
 struct log_delivered *log_window_at(const struct log_window *window, size_t index)
@@ -50,7 +58,7 @@ void log_window_free(struct log_window *window)
     for (size_t i = 0; i < window->count; i++) {
         struct log_delivered *delivered = log_window_at(window, i);
         if ((window->ordered && i >= window->in_order) || delivered->far)
-            free(delivered->work);
+            log_work_free(delivered->work);
         free_all(&delivered->behind);
         log_block_drop(delivered->source);
     }
@@ -187,7 +195,7 @@ void log_window_refuse(struct log_window *window, struct log_work *work)
     }
     window->size -= work->size;
     log_works_swap(&window->ready, work, NULL);
-    free(work);
+    log_work_free(work);
 }
 
 bool log_window_finish(struct log_window *window, struct log_work *work)
@@ -208,7 +216,7 @@ bool log_window_finish(struct log_window *window, struct log_work *work)
         delivered->work = work;
         window->size -= old->size;
         log_works_swap(&window->ready, old, work);
-        free(old);
+        log_work_free(old);
     } else {
         return false;
     }
@@ -293,7 +301,7 @@ void log_window_committed(struct log_window *window, size_t count)
             delivered->moved = NULL;
         }
         window->size -= work->size;
-        free(work);
+        log_work_free(work);
     }
     while (window->count > 0 && log_window_at(window, 0)->committed) {
         window->head = (window->head + 1) & (window->capacity - 1);

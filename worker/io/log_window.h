@@ -28,7 +28,7 @@ struct log_spot {
     int64_t offset;
 };
 
-/* One log_done, as it travels from the loop to the log thread and waits there. One block of memory: free(). */
+/* One log_done, as it travels from the loop to the log thread and waits there. One block of memory. */
 struct log_work {
     struct log_work *next;
     int64_t tenure;
@@ -39,6 +39,7 @@ struct log_work {
     int64_t
         carry;   /* not of the loop: appends the record at `offset` again; the number of the attempt. 0: of the loop */
     size_t size; /* bytes of all records */
+    size_t charged; /* taken from the budget for it */
     size_t count;
     size_t lead;                 /* of the records, those that come first: others name them */
     struct log_spot *spots;      /* of these, where each lies */
@@ -67,6 +68,7 @@ struct log_window {
     struct log_moved *moved; /* records that were appended again, or are about to be */
 };
 
+void log_work_free(struct log_work *work); /* NULL is fine */
 void log_works_add(struct log_works *works, struct log_work *work);
 struct log_work *log_works_take(struct log_works *works); /* NULL: empty */
 

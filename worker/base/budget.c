@@ -1,0 +1,52 @@
+#include "worker/base/budget.h"
+
+#include <stdatomic.h>
+
+static _Atomic int64_t size, used[BUDGET_USES];
+
+void budget_open(int64_t bytes)
+{
+    atomic_store(&size, bytes);
+}
+
+int64_t budget_size(void)
+{
+    return atomic_load_explicit(&size, memory_order_relaxed);
+}
+
+size_t budget_fetch(void)
+{
+    return (size_t)budget_size() / 8;
+}
+
+int64_t budget_used(enum budget_use use)
+{
+    return atomic_load_explicit(&used[use], memory_order_relaxed);
+}
+
+const char *budget_use_name(enum budget_use use)
+{
+    static const char *const names[] = {"events", "steps", "answers", "ledger", "commits"};
+    return names[use];
+}
+
+void budget_take(enum budget_use use, size_t bytes)
+{
+    atomic_fetch_add_explicit(&used[use], (int64_t)bytes, memory_order_relaxed);
+}
+
+void budget_give(enum budget_use use, size_t bytes)
+{
+    atomic_fetch_sub_explicit(&used[use], (int64_t)bytes, memory_order_relaxed);
+}
+
+bool budget_admits(enum budget_stage stage, int64_t more)
+{
+    static const int eighths[] = {4, 4, 6, 7};
+    int64_t limit = budget_size() / 8, total = more;
+    for (enum budget_use use = 0; use < BUDGET_USES; use++)
+        total += budget_used(use);
+    if (limit == 0)
+        return true;
+    return total <= limit * eighths[stage] && (stage != BUDGET_HAND_OVER || budget_used(BUDGET_EVENTS) <= 2 * limit);
+}
