@@ -16,6 +16,7 @@
 #include "worker/base/logline.h"
 #include "worker/io/admin.h"
 #include "worker/io/clock.h"
+#include "worker/io/ledger_slot.h"
 #include "worker/io/metrics.h"
 #include "worker/worker.h"
 
@@ -27,6 +28,8 @@ enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_AD
 #define FILES_OTHER 256     /* open files that are no calls: Kafka, Redis, the admin port */
 #define WAIT_MAX_MS 60000
 #define GREET_MAX_MS 1000
+#define RELEASE_MAX_MS 500
+#define LOG_OPEN_MAX_MS 30000 /* the loop does not turn meanwhile */
 
 static const char help[] =
     "Usage: myelin-worker [--config FILE] [--slot NAME]\n"
@@ -35,7 +38,7 @@ static const char help[] =
     "Run as many as there is work for; SIGTERM commits what is done and leaves.\n"
     "\n"
     "  --config FILE   settings (else MYELIN_CONFIG, ./config/worker.cfg, /etc/myelin/worker.cfg)\n"
-    "  --slot NAME     this worker's stable name (else the setting slot, MYELIN_SLOT, the host's name)\n"
+    "  --slot NAME     this worker's stable name (else the setting slot, MYELIN_SLOT, one that is free)\n"
     "  --help          this text, and every setting\n"
     "\n"
     "Exit: 0 stopped on request, 64 wrong use, 69 Kafka cannot be used, 70 internal error, 78 settings are wrong.\n"
@@ -50,19 +53,35 @@ static void tell_help(void)
     arena_free(arena);
 }
 
-static void on_signal(struct worker *worker, int fd)
+static void stop(struct worker *worker)
+{
+    LOG_INFO("stop", LOG_I("in_flight", worker->deliveries_count), LOG_I("grace_ms", worker->settings->grace_ms));
+    worker->stopping = true;
+    worker->stop_by_ms = clock_mono_us() / 1000 + worker->settings->grace_ms;
+    if (worker->log != NULL)
+        log_stop(worker->log);
+}
+
+static void on_signal(struct worker *worker)
 {
     struct signalfd_siginfo info;
-    if (read(fd, &info, sizeof(info)) != sizeof(info))
+    if (read(worker->signal_fd, &info, sizeof(info)) != sizeof(info))
         return;
     if (worker->stopping) {
         LOG_WARN("stop.now", LOG_S("reason", "second signal"));
         _exit(EX_OK); /* safe: what is not committed is delivered again, writes are reserved in Redis */
     }
-    LOG_INFO("stop", LOG_I("in_flight", worker->deliveries_count), LOG_I("grace_ms", worker->settings->grace_ms));
-    worker->stopping = true;
-    worker->stop_by_ms = clock_mono_us() / 1000 + worker->settings->grace_ms;
-    log_stop(worker->log);
+    stop(worker);
+}
+
+/* What Kafka would tell with the next commit: whatever is begun now could not be committed. */
+static void look_at_slot(struct worker *worker)
+{
+    if (worker->slot_lost || !ledger_slot_lost(ledger_slot(worker->ledger)))
+        return;
+    worker->slot_lost = true;
+    if (!worker->stopping)
+        stop(worker);
 }
 
 static int wait_ms(struct worker *worker)
@@ -88,68 +107,116 @@ static bool over(const struct worker *worker)
     return worker->failed || stored || clock_mono_us() / 1000 >= worker->stop_by_ms;
 }
 
-static void run(struct worker *worker, int epoll_fd, int signal_fd)
+static void turn(struct worker *worker, int64_t wait_ms_max)
 {
     struct epoll_event events[EVENTS_MAX];
-    while (!over(worker)) {
-        int count = epoll_wait(epoll_fd, events, EVENTS_MAX, wait_ms(worker));
-        for (int i = 0; i < count; i++) {
-            enum source source = (enum source)(events[i].data.u64 >> 32);
-            int fd = (int)(events[i].data.u64 & 0xffffffff);
-            if (source == SOURCE_SIGNAL)
-                on_signal(worker, signal_fd);
-            else if (source == SOURCE_LEDGER)
-                ledger_ready(worker->ledger, fd, events[i].events);
-            else if (source == SOURCE_CALLER)
-                caller_ready(worker->caller, fd, events[i].events);
-            else if (source == SOURCE_ADMIN)
-                admin_ready(worker->admin);
-            else if (source == SOURCE_PAYLOADS)
-                payload_ready(worker->payloads);
-        }
-        struct log_event event;
-        for (int i = 0; i < RECORDS_MAX && log_next(worker->log, &event); i++)
-            event_take(worker, &event);
+    int count = epoll_wait(worker->epoll_fd, events, EVENTS_MAX, (int)wait_ms_max);
+    for (int i = 0; i < count; i++) {
+        enum source source = (enum source)(events[i].data.u64 >> 32);
+        int fd = (int)(events[i].data.u64 & 0xffffffff);
+        if (source == SOURCE_SIGNAL)
+            on_signal(worker);
+        else if (source == SOURCE_LEDGER)
+            ledger_ready(worker->ledger, fd, events[i].events);
+        else if (source == SOURCE_CALLER)
+            caller_ready(worker->caller, fd, events[i].events);
+        else if (source == SOURCE_ADMIN)
+            admin_ready(worker->admin);
+        else if (source == SOURCE_PAYLOADS)
+            payload_ready(worker->payloads);
     }
 }
 
-static void watch(int epoll_fd, int fd, enum source source)
+static void run(struct worker *worker)
+{
+    while (!over(worker)) {
+        turn(worker, wait_ms(worker));
+        struct log_event event;
+        for (int i = 0; i < RECORDS_MAX && log_next(worker->log, &event); i++)
+            event_take(worker, &event);
+        look_at_slot(worker);
+    }
+}
+
+static void watch(const struct worker *worker, int fd, enum source source)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)source << 32 | (uint32_t)fd};
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
         LOG_ERROR("epoll.failed", LOG_I("errno", errno));
         exit(EX_OSERR);
     }
 }
 
-static struct log *open_log(const struct settings *settings, struct error *error)
+static struct log *open_log(const struct worker *worker, struct error *error)
 {
+    const struct settings *settings = worker->settings;
     struct log_settings wanted = {
         .name_space = settings->name_space.data,
-        .slot = settings->slot,
-        .slot_pinned = settings->slot_pinned,
+        .slot = worker->slot,
+        .slot_pinned = settings->slot != NULL,
         .pools = (const char *const *)settings->pools,
         .pools_count = settings->pools_count,
         .serve_inbox = settings->serve_inbox,
         .properties = (const char *const *)settings->kafka,
         .properties_count = settings->kafka_count,
         .in_flight_max = settings->in_flight_max,
-        .control_ready_ms = 30000,
+        .control_ready_ms = LOG_OPEN_MAX_MS,
     };
     return log_open(&wanted, error);
 }
 
-/* The first reads are to be asked for in Redis, not made again because it was not greeted yet; one that is down is not awaited. */
-static void greet_ledger(struct ledger *ledger, int epoll_fd)
+/* Turns for the ledger alone. */
+static void await_ledger(struct worker *worker, bool (*reached)(const struct ledger *ledger), int64_t wait_max_ms)
 {
-    int64_t until_ms = clock_mono_us() / 1000 + GREET_MAX_MS;
+    int64_t until_ms = clock_mono_us() / 1000 + wait_max_ms;
     struct epoll_event event;
-    for (int64_t now_ms; !ledger_up(ledger) && (now_ms = clock_mono_us() / 1000) < until_ms;) {
-        int64_t due_ms = ledger_tick(ledger, now_ms);
-        int wait_ms = (int)((due_ms < until_ms ? due_ms : until_ms) - now_ms);
-        if (epoll_wait(epoll_fd, &event, 1, wait_ms > 0 ? wait_ms : 0) == 1)
-            ledger_ready(ledger, (int)(event.data.u64 & 0xffffffff), event.events);
+    for (int64_t now_ms; !reached(worker->ledger) && (now_ms = clock_mono_us() / 1000) < until_ms;) {
+        int64_t due_ms = ledger_tick(worker->ledger, now_ms);
+        int left_ms = (int)((due_ms < until_ms ? due_ms : until_ms) - now_ms);
+        if (epoll_wait(worker->epoll_fd, &event, 1, left_ms > 0 ? left_ms : 0) == 1 &&
+            event.data.u64 >> 32 == SOURCE_LEDGER)
+            ledger_ready(worker->ledger, (int)(event.data.u64 & 0xffffffff), event.events);
     }
+}
+
+static void name_worker(struct worker *worker, const char *slot)
+{
+    snprintf(worker->slot, sizeof(worker->slot), "%s", slot);
+    snprintf(worker->name, sizeof(worker->name), "%s:%lld", slot, (long long)clock_wall_ms());
+    ledger_name(worker->ledger, worker->slot, worker->name);
+    meter_name(worker->metrics, worker->settings->name_space, worker->slot);
+}
+
+/* The settings name no slot: the lowest free one, under a name that settings cannot give. False: stopped before there was one. */
+static bool claim_slot(struct worker *worker)
+{
+    struct ledger_slot *slot = ledger_slot(worker->ledger);
+    char name[16];
+    ledger_slot_claim(slot, worker->settings->slot_lease_ms, LOG_OPEN_MAX_MS);
+    while (!worker->stopping && ledger_slot_number(slot) == 0)
+        turn(worker, wait_ms(worker));
+    if (worker->stopping)
+        return false;
+    snprintf(name, sizeof(name), "_%d", (int)ledger_slot_number(slot));
+    name_worker(worker, name);
+    return true;
+}
+
+/* The first reads are to be asked for in Redis, not made again because it was not greeted yet; one that is down is not awaited. */
+static bool take_slot(struct worker *worker)
+{
+    if (worker->settings->slot == NULL)
+        return claim_slot(worker);
+    name_worker(worker, worker->settings->slot);
+    await_ledger(worker, ledger_up, GREET_MAX_MS);
+    return true;
+}
+
+/* The next worker has it at once. */
+static void release_slot(struct worker *worker)
+{
+    ledger_slot_release(ledger_slot(worker->ledger));
+    await_ledger(worker, ledger_idle, RELEASE_MAX_MS);
 }
 
 /* Each call in flight is a socket: as many as the system lets us, and a word when that is too few. */
@@ -165,7 +232,7 @@ static void raise_files_max(int32_t connections_max)
                  LOG_S("reason", "in_flight_max calls may need more sockets than the system allows: raise ulimit -n"));
 }
 
-static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
+static bool open_ports(struct worker *worker, struct error *error)
 {
     const struct settings *settings = worker->settings;
     struct ledger_settings ledger = {
@@ -173,8 +240,6 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
         .username = settings->redis_username,
         .password = settings->redis_password,
         .name_space = settings->name_space.data,
-        .holder = worker->name,
-        .slot = settings->slot,
         .settle_ms = settings->settle_ms,
         .read_keep_ms = 24LL * 3600 * 1000,
         .lease_ms = settings->lease_ms,
@@ -187,17 +252,15 @@ static bool open_ports(struct worker *worker, int epoll_fd, struct error *error)
     budget_open(settings->memory_max);
     worker->metrics = meter_new(settings);
     if (settings->admin != NULL) {
-        worker->admin = admin_open(settings->admin, epoll_fd, SOURCE_ADMIN, meter_page, worker, error);
+        worker->admin = admin_open(settings->admin, worker->epoll_fd, SOURCE_ADMIN, meter_page, worker, error);
         if (worker->admin == NULL)
             return false;
     }
     worker->contracts = contracts_new();
-    worker->ledger = ledger_open(&ledger, epoll_fd, SOURCE_LEDGER, error);
-    if (worker->ledger != NULL)
-        greet_ledger(worker->ledger, epoll_fd);
-    worker->caller = worker->ledger != NULL ? caller_open(&caller, epoll_fd, SOURCE_CALLER, error) : NULL;
+    worker->ledger = ledger_open(&ledger, worker->epoll_fd, SOURCE_LEDGER, error);
+    worker->caller = worker->ledger != NULL ? caller_open(&caller, worker->epoll_fd, SOURCE_CALLER, error) : NULL;
     worker->payloads = worker->caller != NULL ? payload_open(settings, error) : NULL;
-    worker->log = worker->payloads != NULL ? open_log(settings, error) : NULL;
+    worker->log = worker->payloads != NULL && take_slot(worker) ? open_log(worker, error) : NULL;
     return worker->log != NULL;
 }
 
@@ -212,25 +275,26 @@ static enum logline_level level_of(struct str name)
 
 static int serve(const struct settings *settings, int signal_fd)
 {
-    struct worker worker = {.settings = settings};
+    struct worker worker = {.settings = settings, .signal_fd = signal_fd};
     struct error error = {.class = ERROR_NONE};
-    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    snprintf(worker.name, sizeof(worker.name), "%s:%lld", settings->slot, (long long)clock_wall_ms());
-    bool opened = record_open(&error) && open_ports(&worker, epoll_fd, &error);
+    worker.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    watch(&worker, signal_fd, SOURCE_SIGNAL);
+    bool opened = record_open(&error) && open_ports(&worker, &error);
     if (opened) {
-        watch(epoll_fd, signal_fd, SOURCE_SIGNAL);
-        watch(epoll_fd, log_fd(worker.log), SOURCE_LOG);
-        watch(epoll_fd, payload_fd(worker.payloads), SOURCE_PAYLOADS);
+        watch(&worker, log_fd(worker.log), SOURCE_LOG);
+        watch(&worker, payload_fd(worker.payloads), SOURCE_PAYLOADS);
         LOG_INFO("ready", LOG_S("worker", worker.name), LOG_STR("namespace", settings->name_space));
-        run(&worker, epoll_fd, signal_fd);
+        run(&worker);
         LOG_INFO("stopped", LOG_S("worker", worker.name), LOG_I("left_in_flight", worker.deliveries_count));
-    } else {
+    } else if (!worker.stopping) {
         LOG_ERROR("start.failed", LOG_S("reason", error.text));
     }
     admin_close(worker.admin);
     caller_close(worker.caller);
     payload_close(worker.payloads);
     inbox_free(&worker); /* before the ledger, of which it waits for answers */
+    if (worker.ledger != NULL)
+        release_slot(&worker);
     ledger_close(worker.ledger);
     loop_free(&worker);
     log_close(worker.log);
@@ -238,8 +302,8 @@ static int serve(const struct settings *settings, int signal_fd)
     metrics_free(worker.metrics);
     record_close();
     expr_cache_free();
-    close(epoll_fd);
-    return opened && !worker.failed ? EX_OK : EX_UNAVAILABLE;
+    close(worker.epoll_fd);
+    return (opened || worker.stopping) && !worker.failed && !worker.slot_lost ? EX_OK : EX_UNAVAILABLE;
 }
 
 int main(int argc, char **argv)

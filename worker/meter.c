@@ -36,10 +36,14 @@ struct metrics *meter_new(const struct settings *settings)
     metrics_add(metrics, METRIC_RETRIES, LABELS(STR("output")), 0);
     (void)snprintf(schema, sizeof(schema), "%016llx", (unsigned long long)record_fingerprint(RECORD_STEP_READY));
     metrics_set(metrics, METRIC_BUILD, LABELS(STR(__VERSION__), str_of(schema)), 1);
-    metrics_set(metrics, METRIC_WORKER, LABELS(settings->name_space, str_of(settings->slot)), 1);
     metrics_set(metrics, METRIC_START_TIME, NULL, (double)clock_wall_ms() / 1000);
     metrics_set(metrics, METRIC_IN_FLIGHT_LIMIT, NULL, settings->in_flight_max);
     return metrics;
+}
+
+void meter_name(struct metrics *metrics, struct str name_space, const char *slot)
+{
+    metrics_set(metrics, METRIC_WORKER, LABELS(name_space, str_of(slot)), 1);
 }
 
 /* ---- facts ---- */
@@ -155,6 +159,8 @@ static const char *not_ready(const struct worker *worker, const struct log_numbe
 {
     if (worker->stopping)
         return "stopping";
+    if (worker->slot[0] == '\0')
+        return "no slot is claimed yet";
     if (worker->log == NULL || !worker->control_read)
         return "control is not read yet";
     if (!numbers->in_group)

@@ -1,7 +1,6 @@
 #include "worker/settings.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -176,7 +175,7 @@ static const struct option options[] = {
     {"redis_password", OPTION_TEXT, AT(redis_password), "\"${MYELIN_REDIS_PASSWORD:-}\"", 0, 1000, NULL, true,
      "empty = none; ${NAME} is also read from the file that NAME_FILE names"},
     {"slot", OPTION_TEXT, AT(slot), "\"${MYELIN_SLOT:-}\"", 0, 100, check_slot, false,
-     "stable name of this worker, used by no other at the same time; empty = the host's name, and no static group membership"},
+     "stable name of this worker, used by no other at the same time; empty = a free one, and no static group membership"},
     {"pools", OPTION_LIST, AT(pools), "[\"default\"]", 1, 64, check_topic_part, false,
      "pools of steps that this worker serves, and that `topics create` makes"},
     {"serve_inbox", OPTION_BOOL, AT(serve_inbox), "true", 0, 0, NULL, false,
@@ -206,6 +205,8 @@ static const struct option options[] = {
      "added to a write's timeout before anybody else may act on it"},
     {"lease", OPTION_DURATION, AT(lease_ms), "\"5s\"", 500, HOUR, NULL, false,
      "how long a read in flight keeps others from making it too; renewed while it runs"},
+    {"slot_lease", OPTION_DURATION, AT(slot_lease_ms), "\"10s\"", SECOND, HOUR, NULL, false,
+     "without a slot: how long the one that was claimed in Redis stays its own when it cannot be renewed there"},
     {"admin", OPTION_TEXT, AT(admin), "\"${MYELIN_ADMIN:-127.0.0.1:9464}\"", 0, 100, check_listen, false,
      "IP:PORT of /metrics, /live and /ready; when the port is taken, a free one; port 0 = a free one; empty = none"},
     {"log_level", OPTION_STR, AT(log_level), "\"info\"", 1, 10, check_log_level, false, "debug, info, warn or error"},
@@ -302,19 +303,6 @@ static void read_models(const struct option_reading *reading, struct settings *s
     }
 }
 
-/* The host's name as a slot: what a slot may not hold becomes '-'. */
-static const char *host_slot(struct arena *arena)
-{
-    char host[256] = "";
-    if (gethostname(host, sizeof(host) - 1) != 0 || !isalnum((unsigned char)*host))
-        return "worker";
-    host[100] = '\0';
-    for (char *c = host; *c != '\0'; c++)
-        if (strchr(LOWER UPPER DIGITS "_.-", *c) == NULL)
-            *c = '-';
-    return arena_copy(arena, host, strlen(host)).data;
-}
-
 static bool report(struct problems *problems, struct error *error)
 {
     if (problems->errors == 0)
@@ -348,9 +336,6 @@ struct settings *settings_read(const char *path, struct error *error)
     }
     if (root != NULL)
         json_decref(root->json);
-    settings->slot_pinned = settings->slot != NULL;
-    if (settings->slot == NULL)
-        settings->slot = host_slot(arena);
     if (!report(&problems, error)) {
         settings_free(settings);
         settings = NULL;

@@ -17,8 +17,7 @@ struct settings {
     const char *redis;          /* HOST:PORT */
     const char *redis_username; /* NULL = none */
     const char *redis_password; /* NULL = none */
-    const char *slot;           /* stable per worker; default: the host's name */
-    bool slot_pinned;           /* slot was given: then it is also the group.instance.id */
+    const char *slot;           /* stable per worker, and then also its group.instance.id; NULL = claimed in Redis */
     const char **pools;         /* default {"default"} */
     size_t pools_count;
     bool serve_inbox;                                               /* default true */
@@ -32,6 +31,7 @@ struct settings {
     int64_t grace_ms;                   /* of SIGTERM; default 25 s */
     int64_t settle_ms;                  /* default 1 s */
     int64_t lease_ms;                   /* default 5 s */
+    int64_t slot_lease_ms;              /* default 10 s */
     const char *admin;                  /* IP:PORT of the admin port; NULL = none */
     struct str log_level;               /* debug info warn error */
     struct chat_model *models;

@@ -48,7 +48,10 @@ struct worker {
     int64_t store_again_ms; /* the earliest of theirs (clock_mono_us / 1000); too early does no harm */
     void *kept;             /* orphan.c: tsearch(3) tree of struct delivery, by tenure and what the event says */
     struct delivery *alone; /* its worker died with it before: it runs alone, the others are held back; NULL = none */
-    char name[128];         /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
+    int epoll_fd, signal_fd;
+    char slot[104]; /* "" = not claimed yet */
+    char name[128]; /* SLOT:EPOCH: who we are in facts and in Redis; another one in each life */
+    bool slot_lost; /* another worker has claimed it: we stop */
     bool stopping;
     int64_t stop_by_ms; /* stopping: when calls in flight are given up (clock_mono_us / 1000) */
     bool log_stopped;
@@ -135,6 +138,7 @@ void payload_cancel(struct resolve *resolve); /* `done` will not be called; run 
 
 /* ---- meter.c ---- */
 struct metrics *meter_new(const struct settings *settings);
+void meter_name(struct metrics *metrics, struct str name_space, const char *slot);
 void meter_delivery(struct metrics *metrics);                                 /* a step event reached us */
 void meter_committed(struct metrics *metrics, const struct log_event *event); /* LOG_COMMITTED */
 void meter_commit(struct metrics *metrics, const struct commit *commit);      /* it is handed over */

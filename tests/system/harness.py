@@ -47,9 +47,9 @@ def preload(directory, name, source):
 class Worker:
     """One myelin-worker process."""
 
-    def __init__(self, space, slot, build=BUILD, **env):
+    def __init__(self, space, slot, build=BUILD, log=None, **env):
         self.space, self.slot = space, slot
-        self.log_path = space.directory / f"worker-{slot}.log"
+        self.log_path = space.directory / f"worker-{log or slot}.log"
         self.started_at = time.monotonic()
         self.skip = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "a") as log:

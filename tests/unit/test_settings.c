@@ -232,8 +232,7 @@ static void test_defaults(void **state)
     assert_string_equal(settings->redis, "127.0.0.1:6379");
     assert_null(settings->redis_username);
     assert_null(settings->redis_password);
-    assert_non_null(settings->slot);
-    assert_false(settings->slot_pinned);
+    assert_null(settings->slot);
     assert_int_equal(settings->pools_count, 1);
     assert_string_equal(settings->pools[0], "default");
     assert_true(settings->serve_inbox);
@@ -247,6 +246,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings->grace_ms, 25000);
     assert_int_equal(settings->settle_ms, 1000);
     assert_int_equal(settings->lease_ms, 5000);
+    assert_int_equal(settings->slot_lease_ms, 10000);
     assert_string_equal(settings->log_level.data, "info");
     assert_int_equal(settings->models_count, 0);
     assert_null(settings_model(settings, STR("default")));
@@ -263,7 +263,6 @@ static void test_the_environment_fills_in(void **state)
         "in_flight_max = \"${MYELIN_TEST_IN_FLIGHT}\"; serve_inbox = \"${NO_SUCH:-false}\";");
     assert_string_equal(settings->name_space.data, "demo");
     assert_string_equal(settings->slot, "worker-a");
-    assert_true(settings->slot_pinned);
     assert_int_equal(settings->in_flight_max, 50);
     assert_false(settings->serve_inbox);
     settings_free(settings);

@@ -9,6 +9,8 @@
 #include "worker/io/ledger_asks.h"
 #include "worker/io/ledger_leases.h"
 #include "worker/io/ledger_link.h"
+#include "worker/io/ledger_returned.h"
+#include "worker/io/ledger_slot.h"
 
 #define SETTLE_MS_DEFAULT 1000
 #define READ_KEEP_MS_DEFAULT ((int64_t)24 * 3600 * 1000)
@@ -48,6 +50,7 @@ struct ledger {
     struct ledger_op *waiting; /* leases of others */
     struct ledger_asks asks;
     struct ledger_leases leases;
+    struct ledger_slot slot;
 };
 
 static void on_reply(void *context, const redisReply *reply);
@@ -322,33 +325,8 @@ void ledger_cancel(struct ledger_op *op)
 
 /* ---- answers ---- */
 
-/* What the scripts return: see ledger_scripts.h. */
-struct returned {
-    struct str verdict, incarnation, text;
-    int64_t fence, wait_ms;
-};
-
-static struct str reply_text(const redisReply *reply)
-{
-    return reply->type == REDIS_REPLY_STRING ? (struct str){reply->str, reply->len} : STR("");
-}
-
-static bool read_returned(const redisReply *reply, struct returned *returned)
-{
-    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY || reply->elements != 5)
-        return false;
-    *returned = (struct returned){
-        .verdict = reply_text(reply->element[0]),
-        .fence = reply->element[1]->type == REDIS_REPLY_INTEGER ? reply->element[1]->integer : 0,
-        .wait_ms = reply->element[2]->type == REDIS_REPLY_INTEGER ? reply->element[2]->integer : 0,
-        .incarnation = reply_text(reply->element[3]),
-        .text = reply_text(reply->element[4]),
-    };
-    return true;
-}
-
 /* Nobody is there any more for whom this was reserved or leased. */
-static void give_back(struct ledger_op *op, const struct returned *returned)
+static void give_back(struct ledger_op *op, const struct ledger_returned *returned)
 {
     struct ledger *ledger = op->ledger;
 
@@ -394,7 +372,7 @@ static void wait_for_lease(struct ledger_op *op, int64_t lease_left_ms)
     ledger_link_wake(op->ledger->link);
 }
 
-static void answer_go(struct ledger_op *op, const struct returned *returned)
+static void answer_go(struct ledger_op *op, const struct ledger_returned *returned)
 {
     struct ledger *ledger = op->ledger;
     struct ledger_answer go = {.verdict = LEDGER_GO};
@@ -413,7 +391,7 @@ static void answer_go(struct ledger_op *op, const struct returned *returned)
     answer(op, &go);
 }
 
-static void answer_doubt(struct ledger_op *op, const struct returned *returned)
+static void answer_doubt(struct ledger_op *op, const struct ledger_returned *returned)
 {
     char reason[REASON_SIZE];
 
@@ -431,9 +409,9 @@ static void answer_doubt(struct ledger_op *op, const struct returned *returned)
 static void on_reply(void *context, const redisReply *reply)
 {
     struct ledger_op *op = context;
-    struct returned returned;
+    struct ledger_returned returned;
 
-    if (!read_returned(reply, &returned)) {
+    if (!ledger_returned_read(reply, &returned)) {
         unanswered(op, reply);
         return;
     }
@@ -506,6 +484,8 @@ int64_t ledger_tick(struct ledger *ledger, int64_t now_mono_ms)
     renew_leases(ledger, now_mono_ms);
     poll_ms = poll_waiting(ledger, now_mono_ms);
     tell_ended(ledger);
+    renew_ms = ledger_slot_tick(&ledger->slot, now_mono_ms);
+    due_ms = renew_ms < due_ms ? renew_ms : due_ms;
     renew_ms = ledger_leases_next_ms(&ledger->leases);
     due_ms = poll_ms < due_ms ? poll_ms : due_ms;
     return renew_ms < due_ms ? renew_ms : due_ms;
@@ -528,6 +508,17 @@ const char *ledger_writes_refused(const struct ledger *ledger)
 
 /* ---- life ---- */
 
+void ledger_name(struct ledger *ledger, const char *slot, const char *holder)
+{
+    ledger->settings.slot = arena_str(ledger->arena, str_of(slot)).data;
+    ledger->settings.holder = arena_str(ledger->arena, str_of(holder)).data;
+}
+
+struct ledger_slot *ledger_slot(struct ledger *ledger)
+{
+    return &ledger->slot;
+}
+
 struct ledger *ledger_open(const struct ledger_settings *settings, int epoll_fd, uint32_t tag, struct error *error)
 {
     struct ledger *ledger = mem_new(sizeof *ledger);
@@ -535,8 +526,7 @@ struct ledger *ledger_open(const struct ledger_settings *settings, int epoll_fd,
 
     ledger->arena = arena_new();
     *own = *settings;
-    own->holder = arena_str(ledger->arena, str_of(settings->holder)).data;
-    own->slot = arena_str(ledger->arena, str_of(settings->slot)).data;
+    own->slot = own->holder = "";
     own->name_space = arena_str(ledger->arena, str_of(settings->name_space)).data;
     own->settle_ms = settings->settle_ms > 0 ? settings->settle_ms : SETTLE_MS_DEFAULT;
     own->read_keep_ms = settings->read_keep_ms > 0 ? settings->read_keep_ms : READ_KEEP_MS_DEFAULT;
@@ -551,6 +541,9 @@ struct ledger *ledger_open(const struct ledger_settings *settings, int epoll_fd,
         ledger_close(ledger);
         return NULL;
     }
+    if (settings->slot != NULL)
+        ledger_name(ledger, settings->slot, settings->holder);
+    ledger_slot_init(&ledger->slot, ledger->link, own->name_space);
     return ledger;
 }
 

@@ -29,14 +29,17 @@
 #define LEDGER_RUN_SIZE_MAX 128 /* of a run's id; of a longer one this much counts */
 
 struct ledger;
+struct ledger_slot;
 
 struct ledger_settings {
     const char *address;  /* HOST:PORT */
     const char *password; /* or NULL; user in `username`, or NULL */
     const char *username;
     const char *name_space;
-    const char *holder;   /* who reserves and leases: SLOT:EPOCH, other for each life of the process */
-    const char *slot;     /* a lease of the same slot but another holder is our own dead self's: taken at once */
+    const char *holder; /* who reserves and leases: SLOT:EPOCH, other for each life of the process */
+    const char
+        *slot; /* a lease of the same slot but another holder is our own dead self's: taken at once. NULL = neither
+                             is known yet: ledger_name */
     int64_t settle_ms;    /* added to a write's timeout: default 1000 */
     int64_t read_keep_ms; /* how long a read's result is kept: default 24h */
     int64_t lease_ms;     /* of a read in flight; renewed at a third of it: default 5000 */
@@ -50,6 +53,11 @@ void ledger_close(struct ledger *ledger);
 void ledger_ready(struct ledger *ledger, int fd, uint32_t epoll_events);
 /* Timers: reconnects, lease renewals, polls of leased reads. Returns when it wants to be called again (clock_mono_us / 1000). */
 int64_t ledger_tick(struct ledger *ledger, int64_t now_mono_ms);
+
+/* What claims a slot for a worker whose settings name none: ledger_slot.h. */
+struct ledger_slot *ledger_slot(struct ledger *ledger);
+/* Slot and holder, before anything is asked for; copied. */
+void ledger_name(struct ledger *ledger, const char *slot, const char *holder);
 
 bool ledger_up(const struct ledger *ledger);
 /* The incarnation of Redis as known now: a random value beside the keys and the server's run_id. "" while down. */

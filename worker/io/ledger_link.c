@@ -504,6 +504,11 @@ const char *ledger_link_incarnation(const struct ledger_link *link)
     return link->incarnation;
 }
 
+const char *ledger_link_run_id(const struct ledger_link *link)
+{
+    return link->info.run_id;
+}
+
 const char *ledger_link_writes_refused(const struct ledger_link *link)
 {
     if (link->state != LINK_UP)

@@ -32,6 +32,7 @@ bool ledger_link_up(const struct ledger_link *link);
 bool ledger_link_idle(const struct ledger_link *link);                  /* no command waits for its answer */
 const char *ledger_link_reason(const struct ledger_link *link);         /* why it is not up */
 const char *ledger_link_incarnation(const struct ledger_link *link);    /* "" while down */
+const char *ledger_link_run_id(const struct ledger_link *link);         /* another one in each life of the server */
 const char *ledger_link_writes_refused(const struct ledger_link *link); /* NULL = allowed */
 
 /* The value beside the keys, as a script has just seen it. */

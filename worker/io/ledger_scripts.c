@@ -144,6 +144,32 @@ static const char count[] =
     "else redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
     "return {'go', begun, alone, '', ''}\n";
 
+/* KEYS: 1 the life, 2 what the slots' names begin with. ARGV: 1 run_id, 2 holder, 3 keep_ms, 4 the slot that the holder has, 0 =
+ * none yet, 5 how many slots there are, 6 how long nobody claims one in a new life.
+ *
+ * A life without its mark is new: the keys are gone, or the server is another one, whose keys may be old. Those who live and have
+ * a slot keep it, whatever is missing here; those who have none wait until each of them has been here. */
+static const char slot[] =
+    CLOCK
+    "local life = redis.call('HMGET', KEYS[1], 'run_id', 'since')\n"
+    "local since = tonumber(life[2] or 0)\n"
+    "if life[1] ~= ARGV[1] or since > now then\n"
+    "    since = now\n"
+    "    redis.call('HSET', KEYS[1], 'run_id', ARGV[1], 'since', text(now))\n"
+    "end\n"
+    "local own, wait_ms, holder = tonumber(ARGV[4]), since + ARGV[6] - now, nil\n"
+    "if own == 0 and wait_ms > 0 then return {'held', 0, wait_ms, '', ''} end\n"
+    "for number = math.max(own, 1), own > 0 and own or tonumber(ARGV[5]) do\n"
+    "    local key = KEYS[2] .. number\n"
+    "    holder = redis.call('HGET', key, 'holder')\n"
+    "    if not holder or holder == ARGV[2] then\n"
+    "        redis.call('HSET', key, 'holder', ARGV[2])\n"
+    "        redis.call('PEXPIRE', key, ARGV[3])\n"
+    "        return {'go', number, 0, '', ''}\n"
+    "    end\n"
+    "end\n"
+    "return {'held', 0, 0, '', holder}\n";
+
 /* clang-format on */
 
 const char *ledger_script_text(enum ledger_script script)
@@ -152,7 +178,7 @@ const char *ledger_script_text(enum ledger_script script)
         [LEDGER_SCRIPT_HELLO] = hello,       [LEDGER_SCRIPT_RESERVE] = reserve, [LEDGER_SCRIPT_TAKEOVER] = takeover,
         [LEDGER_SCRIPT_COMPLETE] = complete, [LEDGER_SCRIPT_LEASE] = lease,     [LEDGER_SCRIPT_RENEW] = renew,
         [LEDGER_SCRIPT_STORE] = store,       [LEDGER_SCRIPT_RELEASE] = release, [LEDGER_SCRIPT_COUNT] = count,
-        [LEDGER_SCRIPT_FORGET] = forget,
+        [LEDGER_SCRIPT_FORGET] = forget,     [LEDGER_SCRIPT_SLOT] = slot,
     };
 
     assert(script < LEDGER_SCRIPTS_COUNT);
