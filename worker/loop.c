@@ -142,11 +142,18 @@ static bool form_request(struct delivery *delivery, struct http_request *request
     return chat_request(delivery->model, call, delivery->run->id, delivery->arena, request, error);
 }
 
+/* I5: may an earlier delivery have started this call? An event that waited because Redis could not be asked stays suspect. */
+static bool suspect(const struct delivery *delivery)
+{
+    return delivery->source.suspect || delivery->run->at.suspect;
+}
+
 /* I5: does it settle a write that this sending surely did not execute? Not when one before it may have, unless a person said
- * that it did not. */
+ * that it did not, and nobody sent it since. */
 static bool settles(const struct delivery *delivery)
 {
-    return !delivery->call->takeover || delivery->run->at.resolution.kind == RESOLUTION_NOT_DONE;
+    return !delivery->call->takeover ||
+           (delivery->run->at.resolution.kind == RESOLUTION_NOT_DONE && !suspect(delivery));
 }
 
 /* The call ended without an answer of its own: give back what was reserved, then decide. */
@@ -245,12 +252,6 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
 
 /* ---- reserve ---- */
 
-/* I5: may an earlier delivery have started this call? An event that waited because Redis could not be asked stays suspect. */
-static bool suspect(const struct delivery *delivery)
-{
-    return delivery->source.suspect || delivery->run->at.suspect;
-}
-
 static void must_wait(struct delivery *delivery, struct str why)
 {
     delivery->outcome = (struct outcome){
@@ -324,13 +325,28 @@ static void adopt(struct delivery *delivery, struct str packed)
     decide(delivery);
 }
 
+/* I5: a person said that it did not happen, so it was ordered once more; an earlier delivery may have sent that. */
+static bool ordered_before(const struct delivery *delivery)
+{
+    return delivery->call->takeover && delivery->call->kind == CALL_TOOL && !settles(delivery) &&
+           delivery->run->at.resolution.kind == RESOLUTION_NOT_DONE;
+}
+
 static void on_reserved(void *context, const struct ledger_answer *answer)
 {
     struct delivery *delivery = context;
     const struct call *wanted = delivery->call;
     bool write = wanted->effect == EFFECT_WRITE || wanted->takeover;
+    bool again = ordered_before(delivery) && (answer->verdict == LEDGER_GO || answer->verdict == LEDGER_DOUBT);
     CRASH_POINT("after_reserve");
-    if (answer->verdict == LEDGER_GO) {
+    if (again) {
+        delivery->outcome = (struct outcome){
+            .kind = OUTCOME_DOUBT,
+            .reason = STR("it was ordered once more, and an earlier owner may have made that call"),
+            .until_ms = answer->until_ms,
+        };
+        decide(delivery);
+    } else if (answer->verdict == LEDGER_GO) {
         delivery->leased = !write;
         delivery->fence = write ? answer->fence : 0;
         delivery->send_until_boot_ms = answer->send_until_boot_ms;

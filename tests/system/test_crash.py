@@ -203,3 +203,24 @@ def test_redis_wiped_and_not_there_when_the_next_worker_starts(tmp_path):
         wait_until("the run ends", case.step, 60, every=0.1)
         assert case.judge() == GOOD
         assert [doubt["settled"] for doubt in case.space.state("r1")["doubts"]] == [True]
+
+
+def test_killed_in_the_write_that_a_person_ordered(tmp_path):
+    """It did not happen, says a person, so it is made again; killed in that one, it is in doubt again."""
+    case = Case(tmp_path, "ask")
+    case.tools.stop()
+    case.tools = case.space.double("tool_double", script=[
+        {"match": {"tool": "send", "nth": 1}, "answer": {"status": 500}},
+        {"match": {"tool": "send", "nth": 2}, "answer": {"act_and_not_answer": "hold"}}])
+    with case.space:
+        worker = case.space.worker("s")
+        case.space.start("crash", {"to": "jane@acme.example"}, run="r1")
+        approve(case)
+        wait_until("it is in doubt", lambda: [w for w in case.space.json("approvals") if w["waits_for"] == "resolution"], 30)
+        case.space.cli("resolve", "r1", "send", "--not-done")
+        case.tools.wait_for("acted", tool="send", seconds=20)
+        worker.kill()
+        case.space.worker("s")
+        wait_until("the run ends", case.step, 60, every=0.1)
+        assert case.judge() == GOOD
+        assert [doubt["settled"] for doubt in case.space.state("r1")["doubts"]] == [True, True]
