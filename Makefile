@@ -135,6 +135,10 @@ test: all doubles tests build/venv/ready kafka ## every test, with servers of it
 	@$(MAKE) --no-print-directory VARIANT=crash all doubles
 	@$(MAKE) --no-print-directory VARIANT=asan all tests
 	@MYELIN_BUILD=$(B) tests/run
+asan: build/venv/ready kafka ## the system tests with ASan and UBSan; NAME=... some of them; a leak is a failure too
+	@$(MAKE) --no-print-directory VARIANT=asan all doubles
+	@$(MAKE) --no-print-directory VARIANT=asan-crash all doubles
+	@MYELIN_BUILD=build/asan MYELIN_BUILD_CRASH=build/asan-crash tests/run system $(if $(NAME),-k "$(NAME)")
 check: doubles tests ## what needs no server: unit, scenario, fuzz corpus
 	@MYELIN_BUILD=$(B) tests/run check
 lint: ## both compilers, formatting, clang-tidy and the project's own rules
@@ -159,4 +163,4 @@ reset: ## stop them and delete their data
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all kafka objects tests doubles benches replays bench install clean demo test check lint format fuzz up down status reset help FORCE
+.PHONY: all kafka objects tests doubles benches replays bench install clean demo test asan check lint format fuzz up down status reset help FORCE

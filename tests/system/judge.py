@@ -7,7 +7,7 @@ from harness import wait_until
 from history import History, rebuild
 from offsets import committed
 
-SHOWN = 12  # of so many runs `myelin show` is compared whole: it reads `history` each time
+SHOWN = 12  # of so many runs `myelin show` is compared whole, for it reads `history` each time; and so many are named
 
 
 def told(history):
@@ -41,9 +41,9 @@ def judge_calls(states, tools, killed):
     write_tools = {tool for _, tool in writes}
     assert {(line["run"], line["tool"]): line["key"] for line in acted if line["tool"] in write_tools} == writes
     missing, more = story - ledger, ledger - story
-    assert not missing, f"told, but never made: {missing}"
-    assert not [call for call in more if call[1] in write_tools], f"writes made again: {more}"
-    assert killed or not more, f"reads made again: {more}"
+    assert not missing, f"told, but never made: {missing.most_common(SHOWN)}"
+    assert not [call for call in more if call[1] in write_tools], f"writes made again: {[call for call in more if call[1] in write_tools]}"
+    assert killed or not more, f"reads made again: {more.most_common(SHOWN)}"
     return more
 
 
@@ -74,7 +74,7 @@ def judge(space, runs, tools, killed=False, seconds=120, pools=("default",)):
     states = {run: rebuild(facts, run) for run, facts in by_run.items()}
     wrong = {run: (state["status"], state["reason"], state["gaps"], state["repeats"]) for run, state in states.items()
              if (state["status"], state["gaps"], state["repeats"]) != ("completed", 0, 0)}
-    assert not wrong, wrong
+    assert not wrong, (len(wrong), dict(list(wrong.items())[:SHOWN]))
     assert not [run for run, state in states.items() if not all(doubt["settled"] for doubt in state["doubts"])]
     more = judge_calls(states, tools, killed)
     wait_until("`runs` tells the same", lambda: {run["run"]: run["status"] for run in space.json("runs")} == dict.fromkeys(runs, "completed"))

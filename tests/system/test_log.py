@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from doubles import BUILD, ROOT
-from harness import CRASH_BUILD, local_env, wait_until
+from harness import CRASH_BUILD, local_env, preload, wait_until
 
 POINTS = ["after_poll", "after_begin", "after_produce", "after_offsets", "before_commit", "after_commit", "while_rebuilding"]
 
@@ -233,10 +233,8 @@ rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *producer, int timeout_
 def test_doubtful_commits(namespace, tmp_path):
     """▲ The committed metadata's commit_seq decides what became of a commit that was not confirmed; timers included, which
     commit the same offset again."""
-    (tmp_path / "doubt.c").write_text(DOUBT)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
     space, runs = namespace(), 90
-    worker = space.serve("a", LD_PRELOAD=str(tmp_path / "doubt.so"), ASAN_OPTIONS="verify_asan_link_order=0").serving()
+    worker = space.serve("a", **preload(tmp_path, "doubt", DOUBT)).serving()
     for first in range(12):  # one at a time: then a timer is alone in its transaction
         space.run("load", first, 1)
         time.sleep(0.4)

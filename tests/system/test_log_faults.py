@@ -15,9 +15,9 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from doubles import ROOT
-from harness import local_env, wait_until
-from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, FIND_COORDINATOR, HIDE, INIT_PRODUCER_ID, LATE, LOSE, PASS, SWALLOW, SWALLOW_ANSWER, TXN_OFFSET_COMMIT,
-                         Proxy, made_up, no_coordinator)
+from harness import local_env, preload, wait_until
+from kafka_proxy import (ADD_OFFSETS_TO_TXN, DELAY, END_TXN, FIND_COORDINATOR, HIDE, INIT_PRODUCER_ID, LATE, LOSE, PASS, SWALLOW,
+                         SWALLOW_ANSWER, TXN_OFFSET_COMMIT, Proxy, made_up, no_coordinator)
 from test_log import namespace  # noqa: F401
 
 GROUP_AUTHORIZATION_FAILED, INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE = 30, 47, 48
@@ -367,13 +367,6 @@ def test_idle_static_member_is_told(namespace):  # noqa: F811
     space.run("load", 0, 20)
     verify(space, 20)
     assert young.end(signal.SIGTERM) == 0
-
-
-def preload(directory, name, source):
-    """Environment for a process in which `source`'s functions stand before librdkafka's."""
-    (directory / f"{name}.c").write_text(source)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / f"{name}.so", directory / f"{name}.c", "-ldl"], check=True)
-    return {"LD_PRELOAD": str(directory / f"{name}.so"), "ASAN_OPTIONS": "verify_asan_link_order=0"}
 
 
 SLEEPY = r"""

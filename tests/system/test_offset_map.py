@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from doubles import BUILD
-from harness import wait_until
+from harness import preload, wait_until
 from offsets import committed
 from test_log import DOUBT, namespace  # noqa: F401 (a fixture)
 
@@ -196,11 +196,9 @@ def test_others_are_committed_around_a_refused_one(namespace):  # noqa: F811
 
 def test_doubt_while_the_first_is_stuck(namespace, tmp_path):  # noqa: F811
     """▲ Each commit leaves the committed offset where it is, and none is confirmed, whether it was made or not: commit_seq tells."""
-    (tmp_path / "doubt.c").write_text(DOUBT)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
     space = namespace(partitions=1)
     produce(space, 40)
-    worker = Steered(space, "a", LD_PRELOAD=str(tmp_path / "doubt.so"), ASAN_OPTIONS="verify_asan_link_order=0").wait_got(40)
+    worker = Steered(space, "a", **preload(tmp_path, "doubt", DOUBT)).wait_got(40)
     done = random.sample(worker.got()[1:], 30)
     for at in range(0, 30, 10):
         worker.finish(done[at:at + 10])

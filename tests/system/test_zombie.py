@@ -4,7 +4,6 @@ commit, and its write must not land after the new owner's."""
 import concurrent.futures
 import pathlib
 import signal
-import time
 
 import pytest
 
@@ -114,21 +113,19 @@ def story(directory, point, policy):
         space.start("crash", INPUT, run="r1")
         space.wait_approval("r1")
         freeze(space, tools, zombie, point, armed)
-        since = time.monotonic()
         with Person(space, tools):
             heir = space.worker("h", ready=False)
             space.wait_status("r1", "completed", seconds=90)
-            frozen_s = time.monotonic() - since
             assert stopped(zombie)
             zombie.process.send_signal(signal.SIGCONT)
             # What it had in hand is dealt with when it works again: alone.
-            zombie.wait_log("event=partition.lost", 60)
+            zombie.wait_log("event=partition.lost", 60)  # its session was over
             assert heir.terminate() == 0
             space.start("crash", INPUT, run="r2", seconds=90)
             states, _ = judge(space, ["r1", "r2"], tools)
         assert zombie.alive(), zombie.log()[-2000:]
         sent = [line for line in tools.ledger("received", tool="send", run="r1") if not line.get("probe")]
-        return {"session is over": frozen_s > 6, "sent": len(sent), "doubts": len(states["r1"]["doubts"]),
+        return {"sent": len(sent), "doubts": len(states["r1"]["doubts"]),
                 "known": [call["known"] for call in states["r1"]["committed_side_effects"]]}
 
 
@@ -144,7 +141,7 @@ def outcomes(tmp_path_factory):
 def test_frozen(outcomes, point, policy):
     """▲ Frozen before it leaves: it never does, whoever settled the doubt meanwhile. Frozen later: what the tool, the person or Redis knows is
     told once."""
-    wanted = {"session is over": True, "sent": 1, "doubts": 1, "known": [{"send": "called", "retry": "called", "probe": "probed", "ask": "resolved"}[
+    wanted = {"sent": 1, "doubts": 1, "known": [{"send": "called", "retry": "called", "probe": "probed", "ask": "resolved"}[
         "send" if point == "send" else policy]]}
     if point in ("begin", "offsets", "commit"):
         wanted |= {"doubts": 0, "known": ["adopted"]}
