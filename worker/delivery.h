@@ -21,14 +21,15 @@ struct delivery {
     const struct chat_model *model;
     int64_t fence, send_until_boot_ms, until_ms; /* of a reserved write: see io/ledger.h */
     bool leased;
-    struct str packed;      /* the write's result, until Redis has it */
-    int64_t store_again_ms; /* Redis was down: try again then (clock_mono_us / 1000); 0 = no */
-    bool calling;           /* its request went out */
-    bool orphan;            /* the partition was let go: store the result, decide nothing */
-    bool kept;              /* an orphan whose partition came back: in worker->kept until it is handed over again */
-    bool begun, held;       /* held: it waits for one that runs alone, or for that it may */
-    bool solitary;          /* workers died with it: it is run alone */
-    bool counted_alone;     /* and that is counted */
+    struct str packed;  /* the write's result, until Redis has it */
+    int64_t again_ms;   /* Redis is to be asked again then (clock_mono_us / 1000); 0 = no */
+    int64_t look_ms;    /* somebody else has the write in flight: how long until the next look at it */
+    bool calling;       /* its request went out */
+    bool orphan;        /* the partition was let go: store the result, decide nothing */
+    bool kept;          /* an orphan whose partition came back: in worker->kept until it is handed over again */
+    bool begun, held;   /* held: it waits for one that runs alone, or for that it may */
+    bool solitary;      /* workers died with it: it is run alone */
+    bool counted_alone; /* and that is counted */
 };
 
 /* ---- loop.c ---- */

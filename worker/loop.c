@@ -19,6 +19,9 @@
 
 /* How long a finished write waits before it tries again to store its result in a Redis that is down. */
 #define STORE_AGAIN_MS 500
+/* A write that somebody else has in flight: its record is looked at again, ever more slowly. */
+#define LOOK_AGAIN_MS_MIN 50
+#define LOOK_AGAIN_MS_MAX 500
 
 static void on_reserved(void *context, const struct ledger_answer *answer);
 static void on_answer(void *context, const struct http_answer *answer);
@@ -211,14 +214,21 @@ static void on_answer(void *context, const struct http_answer *answer)
     decide(delivery);
 }
 
+/* Redis is asked again, for what loop_tick sees. */
+static void ask_again(struct delivery *delivery, int64_t wait_ms)
+{
+    struct worker *worker = delivery->worker;
+    delivery->again_ms = clock_mono_us() / 1000 + wait_ms;
+    if (delivery->again_ms < worker->again_ms)
+        worker->again_ms = delivery->again_ms;
+}
+
 static void on_stored(void *context, const struct ledger_answer *answer)
 {
     struct delivery *delivery = context;
     CRASH_POINT("after_stored");
     if (answer->verdict == LEDGER_DOWN && !delivery->orphan && !delivery->worker->stopping) {
-        delivery->store_again_ms = clock_mono_us() / 1000 + STORE_AGAIN_MS; /* I4: it waits, and so does the commit */
-        if (delivery->store_again_ms < delivery->worker->store_again_ms)
-            delivery->worker->store_again_ms = delivery->store_again_ms;
+        ask_again(delivery, STORE_AGAIN_MS); /* I4: it waits, and so does the commit */
         return;
     }
     if (answer->verdict != LEDGER_GO)
@@ -229,25 +239,6 @@ static void on_stored(void *context, const struct ledger_answer *answer)
             .until_ms = clock_wall_ms() + delivery->call->timeout_ms + delivery->worker->settings->settle_ms,
         };
     decide(delivery);
-}
-
-int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
-{
-    int64_t next_ms = INT64_MAX;
-    alone_tick(worker);
-    if (now_mono_ms < worker->store_again_ms) /* not a look at thousands of calls at each turn of the loop */
-        return worker->store_again_ms;
-    for (struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
-        if (delivery->store_again_ms > 0 && delivery->store_again_ms <= now_mono_ms) {
-            delivery->store_again_ms = 0;
-            ledger_complete(worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, delivery->packed,
-                            on_stored, delivery);
-        } else if (delivery->store_again_ms > 0 && delivery->store_again_ms < next_ms) {
-            next_ms = delivery->store_again_ms;
-        }
-    }
-    worker->store_again_ms = next_ms;
-    return next_ms;
 }
 
 /* ---- reserve ---- */
@@ -332,6 +323,21 @@ static bool ordered_before(const struct delivery *delivery)
            delivery->run->at.resolution.kind == RESOLUTION_NOT_DONE;
 }
 
+/* Another worker has the write in flight. That one may well be alive, and store its result in a moment (so it is when it let the
+ * partition go); the doubt begins when its time is over. A record that is lost meanwhile is not taken for one that never was. */
+static bool look_again(struct delivery *delivery, const struct ledger_answer *answer)
+{
+    int64_t left_ms = answer->until_ms - clock_wall_ms();
+    if (left_ms <= 0 || delivery->call->takeover || delivery->orphan)
+        return false;
+    delivery->run->at.suspect = true;
+    delivery->look_ms = delivery->look_ms == 0 ? LOOK_AGAIN_MS_MIN : delivery->look_ms * 2;
+    if (delivery->look_ms > LOOK_AGAIN_MS_MAX)
+        delivery->look_ms = LOOK_AGAIN_MS_MAX;
+    ask_again(delivery, delivery->look_ms < left_ms ? delivery->look_ms : left_ms + 1);
+    return true;
+}
+
 static void on_reserved(void *context, const struct ledger_answer *answer)
 {
     struct delivery *delivery = context;
@@ -357,6 +363,8 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
             call(delivery);
     } else if (answer->verdict == LEDGER_STORED) {
         adopt(delivery, answer->result);
+    } else if (answer->verdict == LEDGER_DOUBT && look_again(delivery, answer)) {
+        return;
     } else if (answer->verdict == LEDGER_DOUBT) {
         delivery->outcome = (struct outcome){
             .kind = OUTCOME_DOUBT,
@@ -372,6 +380,30 @@ static void on_reserved(void *context, const struct ledger_answer *answer)
     } else {
         call(delivery); /* Redis is down: a read goes on without it */
     }
+}
+
+int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
+{
+    int64_t next_ms = INT64_MAX;
+    alone_tick(worker);
+    if (now_mono_ms < worker->again_ms) /* not a look at thousands of calls at each turn of the loop */
+        return worker->again_ms;
+    worker->again_ms = INT64_MAX;
+    for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
+        next = delivery->next;
+        if (delivery->again_ms > now_mono_ms)
+            next_ms = delivery->again_ms < next_ms ? delivery->again_ms : next_ms;
+        if (delivery->again_ms == 0 || delivery->again_ms > now_mono_ms)
+            continue;
+        delivery->again_ms = 0;
+        if (delivery->fence > 0)
+            ledger_complete(worker->ledger, delivery->run->id, delivery->call->key, delivery->fence, delivery->packed,
+                            on_stored, delivery);
+        else
+            reserve(delivery);
+    }
+    worker->again_ms = next_ms < worker->again_ms ? next_ms : worker->again_ms;
+    return worker->again_ms;
 }
 
 /* ---- plan ---- */

@@ -55,7 +55,8 @@ void loop_orphan(struct worker *worker, int64_t tenure)
             continue;
         delivery->orphan = true;
         alone_take_back(delivery);
-        if (delivery->begun && delivery->env.contract == NULL) /* it waits for `control`, which is read no more */
+        /* It waits for `control`, which is read no more, or for what somebody else has in flight. */
+        if ((delivery->begun && delivery->env.contract == NULL) || (delivery->again_ms > 0 && delivery->fence == 0))
             delivery_release(delivery);
     }
 }

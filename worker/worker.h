@@ -45,7 +45,7 @@ struct worker {
     int32_t deliveries_count;
     int32_t begun_count;    /* of them, those that are not held back */
     bool held;              /* there may be some that are */
-    int64_t store_again_ms; /* the earliest of theirs (clock_mono_us / 1000); too early does no harm */
+    int64_t again_ms;       /* the earliest of theirs (clock_mono_us / 1000); too early does no harm */
     void *kept;             /* orphan.c: tsearch(3) tree of struct delivery, by tenure and what the event says */
     struct delivery *alone; /* its worker died with it before: it runs alone, the others are held back; NULL = none */
     int epoll_fd, signal_fd;

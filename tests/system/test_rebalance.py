@@ -228,7 +228,8 @@ BUNDLED = list((pathlib.Path(confluent_kafka.__file__).parents[1] / "confluent_k
 @pytest.mark.parametrize("librdkafka", [None, *BUNDLED], ids=["installed", "of the Python client"][:1 + len(BUNDLED)])
 def test_scaled_out_and_in(fleet, librdkafka):
     """One worker becomes four and one again under load, each of them stopped in order in the middle of its calls: not one call is
-    made twice, neither read nor write. Also with a newer librdkafka, where the group's protocol is cooperative."""
+    made twice, neither read nor write, and no write is in doubt, for whoever let it go stores its result. Also with a newer
+    librdkafka, where the group's protocol is cooperative."""
     one = fleet(librdkafka=librdkafka)
     workers, begin = [one.worker()], time.monotonic()
     if librdkafka:
@@ -245,6 +246,7 @@ def test_scaled_out_and_in(fleet, librdkafka):
     one.judge()
     print(f"{len(one.runs)} runs; {times(one)}")
     assert one.repeats("crm") == one.repeats("send") == {}
+    assert "InDoubt" not in {fact["kind"] for fact in one.history.facts()}
 
 
 def test_calls_are_kept(fleet):
