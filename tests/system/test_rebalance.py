@@ -5,7 +5,7 @@ import json
 import pathlib
 import random
 import re
-import subprocess
+import signal
 import threading
 import time
 import uuid
@@ -280,3 +280,25 @@ def test_calls_are_kept(fleet):
     assert origins == {"called"}, origins
     kept = re.findall(r"event=assign.kept topic=\S+ partition=\d+ tenure=\d+ before=\d+ calls=(\d+)", worker.log())
     assert sum(map(int, kept)) == 8 * calls, kept
+
+
+def test_calls_are_kept_although_all_was_lost(fleet):
+    """▲ A worker is frozen for longer than its session while its writes are stuck. Nobody else was there: they go on."""
+    calls = 12
+    one = fleet(write_timeout="40s", script=[{"match": {"tool": "send", "args_contain": {"turn": 1}}, "answer": {"act_and_answer_late": 16000}}])
+    worker = one.worker()
+    version = one.version(worker)
+    for _ in range(calls):
+        one.ask(version, "fast")
+    one.producer.flush(30)
+    wait_until("all writes are on their way", lambda: len(one.tools.ledger("acted", tool="send")) == calls, 40)
+    worker.process.send_signal(signal.SIGSTOP)
+    time.sleep(8)  # as long as a session, and two looks of the coordinator
+    worker.process.send_signal(signal.SIGCONT)
+    worker.wait_log("what=lost")
+    one.wait_ended(40)
+    one.judge()
+    assert one.repeats("send") == {}
+    assert {fact["body"]["origin"].lower() for fact in one.history.facts() if fact["kind"] == "ToolAnswered"} == {"called"}
+    kept = re.findall(r"event=assign.kept topic=\S+ partition=\d+ tenure=\d+ before=\d+ calls=(\d+)", worker.log())
+    assert sum(map(int, kept)) == calls, kept
