@@ -15,6 +15,9 @@
 #include "worker/core/chain.h"
 #include "worker/io/fetch.h"
 
+/* I7: no run that was written by a worker names more (RUN_WHOLE_MAX). */
+#define FACTS_SIZE_MAX (2 * RUN_WHOLE_MAX)
+
 struct payloads {
     struct cache *cache;
     struct fetch *fetch;
@@ -38,6 +41,7 @@ struct resolve {
     const struct reference *chain; /* the next of the chain; NULL = it was read to its beginning */
     struct part *parts;
     size_t parts_count;
+    size_t size; /* bytes of the facts */
     bool cancelled;
 };
 
@@ -120,6 +124,9 @@ static bool take(struct resolve *resolve, const struct reference *reference, str
 {
     struct run *run = resolve->run;
     struct record *record = ARENA_NEW(resolve->arena, struct record);
+    resolve->size += value.size;
+    if (resolve->size > FACTS_SIZE_MAX)
+        return error_set(error, ERROR_POISON, "all that it names is over %zu MiB", FACTS_SIZE_MAX >> 20);
     if (!record_decode(value, resolve->arena, record, error))
         return false;
     struct part *part = ARENA_NEW(resolve->arena, struct part);

@@ -10,7 +10,7 @@ from history import History, decode, encode, produce
 
 HERE = pathlib.Path(__file__).resolve().parent
 NOW = int(time.time() * 1000)
-TOO_MUCH = "x" * 600_000  # a reason is twice in the state of the run: more than a record may take
+TOO_MUCH = "x" * 930_000  # a reason stands in the state of the run: more than a step event may take
 
 
 @pytest.fixture

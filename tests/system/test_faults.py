@@ -116,10 +116,12 @@ def test_a_person_settles_a_doubt(space, how, status, sent):
 
 
 def test_sizes(space):
-    """Too large an answer, input or state ends as a reason of that run alone; the partition goes on."""
+    """Too large an answer, input or state ends as a reason of that run alone; the partition goes on. Outputs do not add up: a state
+    names them."""
     space.double("tool_double", script=[
         {"match": {"tool": "crm", "run": "tool"}, "answer": {"bytes": 2 << 20}},
         {"match": {"tool": "crm", "run": "state"}, "answer": {"bytes": 600 << 10}},
+        {"match": {"tool": "crm", "run": "outputs"}, "answer": {"bytes": 600 << 10}},
         {"match": {"tool": "crm"}, "answer": {}}])
     space.double("model_double", script=[
         {"match": {"run": "model"}, "answer": {"content": "x" * (2 << 20)}},
@@ -127,8 +129,10 @@ def test_sizes(space):
     think = contract(space, "thinks", THINK % "end")
     look = contract(space, "looks", LOOK % "again" + "again = { tool = 'crm'; args = '{company: .input.to}'; next = 'more'; };"
                     "more = { tool = 'crm'; args = '{company: .input.to}'; next = 'end'; };")
+    keep = contract(space, "keeps", LOOK.replace("args", "set = { kept = '.look'; }; args") % "again" +
+                    "again = { tool = 'crm'; args = '{company: .input.to}'; next = 'end'; };")
     space.worker("a")
-    for run, name in (("model", think), ("tool", look), ("state", look)):
+    for run, name in (("model", think), ("tool", look), ("state", keep), ("outputs", look)):
         space.start(name, INPUT, run=run)
     with pytest.raises(Refused) as refused:
         space.cli("run", think, "--input", "-", input=json.dumps({"to": "x" * (300 << 10)}))
@@ -136,6 +140,7 @@ def test_sizes(space):
     for run in ("model", "tool", "state"):
         state = ended(space, run)
         assert state["status"] == "failed" and ("KiB" in state["reason"] or "bytes" in state["reason"]), (run, state["reason"])
+    assert ended(space, "outputs")["status"] == "completed"
     assert ended(space, space.start(think, INPUT))["status"] == "completed"
 
 

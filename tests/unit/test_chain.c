@@ -221,7 +221,7 @@ static void test_input_and_output(void **state)
     end(&world);
 }
 
-static void test_too_long_a_conversation(void **state)
+static void test_too_much_in_memory(void **state)
 {
     (void)state;
     struct world world;
@@ -231,9 +231,9 @@ static void test_too_long_a_conversation(void **state)
         said[i] = (struct message){.role = ROLE_USER, .content = long_text(&world, 'x', 900000)};
     world.run->at.conversation = said;
     world.run->at.conversation_count = 20;
-    decide_step(&world.env, world.run, &world.plan);
+    asks(&world, STR(""), STR("{}"));
     assert_int_equal(world.plan.next, NEXT_END);
-    assert_non_null(strstr(world.plan.closed.reason.data, "its conversation is over 16 MiB"));
+    assert_non_null(strstr(world.plan.closed.reason.data, "conversation are over 16 MiB"));
     end(&world);
 }
 
@@ -299,7 +299,7 @@ int main(void)
         cmocka_unit_test(test_each_message_is_stored_once),
         cmocka_unit_test(test_a_cut_answer),
         cmocka_unit_test(test_input_and_output),
-        cmocka_unit_test(test_too_long_a_conversation),
+        cmocka_unit_test(test_too_much_in_memory),
         cmocka_unit_test(test_no_chain),
         cmocka_unit_test(test_unsound_references),
     };

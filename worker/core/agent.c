@@ -23,11 +23,6 @@ const struct call *agent_model_call(struct draft *draft)
                   false);
         return NULL;
     }
-    if (chain_size(&run->at, 0) > RUN_CONVERSATION_MAX) {
-        walk_fail(draft, arena_printf(draft->arena, "its conversation is over %zu MiB", RUN_CONVERSATION_MAX >> 20),
-                  false);
-        return NULL;
-    }
     struct call *call = ARENA_NEW(draft->arena, struct call);
     *call = (struct call){
         .kind = CALL_MODEL,

@@ -20,8 +20,8 @@
 /* A payload over this is stored once, as a fact, and a step event names the place. */
 #define RUN_INLINE_MAX ((size_t)4 << 10)
 
-/* An agent's whole conversation, which is in memory while a step of it is worked off. */
-#define RUN_CONVERSATION_MAX ((size_t)16 << 20)
+/* I7: input, outputs and conversation of a run, which are in memory while a step of it is worked off. */
+#define RUN_WHOLE_MAX ((size_t)16 << 20)
 
 enum run_status { RUN_RUNNING, RUN_WAITING, RUN_PAUSED, RUN_COMPLETED, RUN_FAILED, RUN_CANCELLED };
 enum step_status {

@@ -51,12 +51,27 @@ bool walk_over_budget(struct draft *draft, int32_t steps)
     return true;
 }
 
+/* True: no worker is to hold that much of one run; it was ended with that reason. */
+static bool too_large(struct draft *draft)
+{
+    const struct run *run = draft->run;
+    size_t size = run->input.size + chain_size(&run->at, 0);
+    for (size_t i = 0; i < run->steps_count; i++)
+        size += run->steps[i].output.size;
+    if (size > RUN_WHOLE_MAX)
+        walk_end(
+            draft, RUN_FAILED,
+            arena_printf(draft->arena, "its input, outputs and conversation are over %zu MiB", RUN_WHOLE_MAX >> 20),
+            STR_NONE);
+    return size > RUN_WHOLE_MAX;
+}
+
 void walk_again(struct draft *draft)
 {
     bool doubt = draft->run->at.doubt.state !=
                  DOUBT_NONE; /* must be settled, whatever is spent; has limits of its own */
-    if (!doubt &&
-        walk_over_budget(draft, draft->run->usage.steps)) /* I7: a loop of steps ends here, whatever drives it */
+    if (!doubt && (walk_over_budget(draft, draft->run->usage.steps) ||
+                   too_large(draft))) /* I7: a loop of steps ends here, whatever drives it */
         return;
     struct step_state *state = draft_state(draft);
     if (state->status != STEP_COMPLETED) /* completed: its run's end is being judged */
