@@ -324,13 +324,15 @@ static bool ordered_before(const struct delivery *delivery)
 }
 
 /* Another worker has the write in flight. That one may well be alive, and store its result in a moment (so it is when it let the
- * partition go); the doubt begins when its time is over. A record that is lost meanwhile is not taken for one that never was. */
+ * partition go); the doubt begins when its time is over. What this life of Redis said counts from now on; should it be lost
+ * meanwhile, with its record, the next one is another. */
 static bool look_again(struct delivery *delivery, const struct ledger_answer *answer)
 {
     int64_t left_ms = answer->until_ms - clock_wall_ms();
     if (left_ms <= 0 || delivery->call->takeover || delivery->orphan)
         return false;
     delivery->run->at.suspect = true;
+    delivery->run->incarnation = arena_str(delivery->arena, str_of(ledger_incarnation(delivery->worker->ledger)));
     delivery->look_ms = delivery->look_ms == 0 ? LOOK_AGAIN_MS_MIN : delivery->look_ms * 2;
     if (delivery->look_ms > LOOK_AGAIN_MS_MAX)
         delivery->look_ms = LOOK_AGAIN_MS_MAX;

@@ -196,6 +196,25 @@ static void test_no_record(void **state)
     }
 }
 
+/* A replica that lagged took over: it says "not done", or an old time, of a call that was made since. */
+static void test_older_than_what_was_done(void **state)
+{
+    struct told told = reserve(0, "not done", LONG_MS);
+
+    (void)state;
+    expect(complete(0, "not done", told.fence, NULL), LEDGER_GO);
+    expect(reserve(0, "over", 1), LEDGER_GO);
+    ledger_fixture_run_for(1 + SETTLE_MS + 20);
+    for (int i = 0; i < 2; i++) {
+        told = reserve_suspect(1, i == 0 ? "not done" : "over", LONG_MS, "of-another-server");
+        expect(told, LEDGER_DOUBT);
+        assert_true(told.until_ms > clock_wall_ms() + LONG_MS / 2); /* a whole time */
+    }
+    told = reserve(0, "done", LONG_MS);
+    expect(complete(0, "done", told.fence, "result"), LEDGER_GO);
+    expect(reserve_suspect(1, "done", LONG_MS, "of-another-server"), LEDGER_STORED);
+}
+
 /* FLUSHALL under running workers: what was reserved before is in doubt, what was not goes on. */
 static void test_wipe(void **state)
 {
@@ -406,6 +425,7 @@ int main(void)
         TEST(test_takeover_of_nothing),
         TEST(test_complete),
         TEST(test_no_record),
+        TEST(test_older_than_what_was_done),
         TEST(test_wipe),
         TEST(test_wipe_is_noticed),
         TEST(test_fences_outlive_a_wipe),

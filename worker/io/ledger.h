@@ -88,8 +88,8 @@ typedef void ledger_done(void *context, const struct ledger_answer *answer);
 struct ledger_op;
 
 /* A write's record belongs to `run`, and lives until ledger_forget: nothing expires under an open run.
- * suspect: an earlier owner may have started the call; `incarnation`: as the step event carries it. No record, suspect and
- * another incarnation: DOUBT, with a new record so that everybody waits for the same time. */
+ * suspect: an earlier owner may have started the call; `incarnation`: as the step event carries it. Suspect, another
+ * incarnation and no result: DOUBT for a whole time, whatever else the record says. It may be that of a replica that lagged. */
 struct ledger_op *ledger_reserve(struct ledger *ledger, struct str run, struct str key, int64_t timeout_ms,
                                  bool suspect, struct str incarnation, ledger_done *done, void *context);
 /* A write in doubt whose time has passed: take it over with a higher fence. GO: it is ours, to probe or to send. STORED: it is

@@ -46,16 +46,16 @@ static const char hello[] =
     INCARNATION("KEYS[1]")
     "return incarnation\n";
 
-/* ARGV: 6 the incarnation that the event knew, when somebody may have started the call before us; '' = surely nobody.
- * ▲ In another one a record that was not done is worth no more than none: a later reservation may have been lost above it. */
+/* ARGV: 6 the incarnation that the event knew, when somebody may have started the call before us; '' = surely nobody. ▲ What another
+ * life of Redis says may be older than what was done since: a whole time must pass, whatever the record says but `done`. */
 static const char reserve[] =
     CLOCK INCARNATION("KEYS[2]") RECORD
+    "if ARGV[6] ~= '' and ARGV[6] ~= incarnation then\n"
+    "    hold(fence, '', '')\n"
+    "    return {'doubt', fence, hold_ms, incarnation, ''}\n"
+    "end\n"
     "if state == 'reserved' and not unheard then\n"
     "    return {'doubt', fence, math.max(ends - now, 0), incarnation, record[4] or ''}\n"
-    "end\n"
-    "if state ~= 'reserved' and ARGV[6] ~= '' and ARGV[6] ~= incarnation then\n"
-    "    hold(0, '', '')\n"
-    "    return {'doubt', 0, hold_ms, incarnation, ''}\n"
     "end\n"
     GIVE;
 
