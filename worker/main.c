@@ -160,6 +160,7 @@ static struct log *open_log(const struct worker *worker, struct error *error)
         .properties = (const char *const *)settings->kafka,
         .properties_count = settings->kafka_count,
         .in_flight_max = settings->in_flight_max,
+        .trim_every_ms = settings->trim_every_ms,
         .control_ready_ms = LOG_OPEN_MAX_MS,
     };
     return log_open(&wanted, error);

@@ -207,6 +207,8 @@ static const struct option options[] = {
      "how long a read in flight keeps others from making it too; renewed while it runs"},
     {"slot_lease", OPTION_DURATION, AT(slot_lease_ms), "\"10s\"", SECOND, HOUR, NULL, false,
      "without a slot: how long the one that was claimed in Redis stays its own when it cannot be renewed there"},
+    {"trim_every", OPTION_DURATION, AT(trim_every_ms), "\"60s\"", SECOND, DAY, NULL, false,
+     "how often what is committed of steps and inbox is deleted from Kafka; only what was committed by the last time"},
     {"admin", OPTION_TEXT, AT(admin), "\"${MYELIN_ADMIN:-127.0.0.1:9464}\"", 0, 100, check_listen, false,
      "IP:PORT of /metrics, /live and /ready; when the port is taken, a free one; port 0 = a free one; empty = none"},
     {"log_level", OPTION_STR, AT(log_level), "\"info\"", 1, 10, check_log_level, false, "debug, info, warn or error"},

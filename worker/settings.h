@@ -32,6 +32,7 @@ struct settings {
     int64_t settle_ms;                  /* default 1 s */
     int64_t lease_ms;                   /* default 5 s */
     int64_t slot_lease_ms;              /* default 10 s */
+    int64_t trim_every_ms;              /* default 60 s */
     const char *admin;                  /* IP:PORT of the admin port; NULL = none */
     struct str log_level;               /* debug info warn error */
     struct chat_model *models;

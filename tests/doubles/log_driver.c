@@ -4,7 +4,7 @@
  *
  *   log_driver topics NS PARTITIONS            make the topics
  *   log_driver load NS FIRST COUNT             ask for runs FIRST ... FIRST+COUNT-1 (records of inbox)
- *   log_driver serve NS SLOT HOPS DELAY_MS [pinned] [verbose] [fat] [twins] [in_flight=N] [NAME=VALUE for librdkafka ...]
+ *   log_driver serve NS SLOT HOPS DELAY_MS [pinned] [verbose] [fat] [twins] [in_flight=N] [trim=MS] [NAME=VALUE for librdkafka ...]
  *   log_driver check NS COUNT HOPS             every fact exactly once, nothing waits any more
  *   log_driver watch NS COUNT TIMEOUT_S        until that many runs have ended
  *   log_driver flood NS COUNT SIZE             COUNT records of SIZE bytes for steps.default, for `pump`
@@ -39,6 +39,7 @@ static void read_options(struct options *options, int count, char **words)
     snprintf(options->servers, sizeof options->servers, "bootstrap.servers=%s", servers);
     options->properties[options->properties_count++] = options->servers;
     options->in_flight = 1000;
+    options->trim_every_ms = 60000;
     for (int i = 0; i < count && options->properties_count < OPTIONS_MAX; i++) {
         if (strcmp(words[i], "verbose") == 0)
             logline_level(LOGLINE_DEBUG);
@@ -50,6 +51,8 @@ static void read_options(struct options *options, int count, char **words)
             options->twins = true;
         else if (strncmp(words[i], "in_flight=", 10) == 0)
             options->in_flight = parse_number(words[i] + 10);
+        else if (strncmp(words[i], "trim=", 5) == 0)
+            options->trim_every_ms = parse_number(words[i] + 5);
         else
             options->properties[options->properties_count++] = words[i];
     }

@@ -247,6 +247,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings->settle_ms, 1000);
     assert_int_equal(settings->lease_ms, 5000);
     assert_int_equal(settings->slot_lease_ms, 10000);
+    assert_int_equal(settings->trim_every_ms, 60000);
     assert_string_equal(settings->log_level.data, "info");
     assert_int_equal(settings->models_count, 0);
     assert_null(settings_model(settings, STR("default")));

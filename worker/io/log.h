@@ -34,7 +34,9 @@ struct log_settings {
     bool serve_inbox;
     const char *const *properties; /* "name=value" for librdkafka; they win over the defaults here */
     size_t properties_count;
-    int32_t in_flight_max;    /* records handed to the loop and not finished; ring capacity */
+    int32_t in_flight_max; /* records handed to the loop and not finished; ring capacity */
+    int64_t
+        trim_every_ms; /* how often what is committed of steps and inbox is deleted; only what was so by the last time */
     int64_t control_ready_ms; /* how long log_open waits for the brokers and for `control` */
 };
 

@@ -11,6 +11,7 @@
  *   log_place.c      records that name others: what the delivery reports say, written into them
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
+ *   log_trim.c       deletes what is committed
  *   log_window.c, log_carry.c, log_block.c, log_ring.c, offset_meta.c, offset_map.c   pure parts
  *
  * `struct log` is split by thread: what the loop thread owns, what the log thread owns, and what both may touch.
@@ -33,12 +34,13 @@
 #define LOG_ADRIFT_BYTES_MAX (16 * 1024 * 1024) /* of one partition, of carried records; above it no more are carried */
 #define LOG_BURST_WORKS_MAX 5000                /* of one transaction */
 #define LOG_BURST_BYTES_MAX (8 * 1024 * 1024)
-#define LOG_BATCH_MAX 512   /* messages taken from one queue at a time */
-#define LOG_RELEASE_MS 1000 /* how long the loop has to answer LOG_REVOKED */
-#define LOG_LEAVE_MS 4000   /* how long a revoke may take in all */
-#define LOG_LOUD_MS 10000   /* how often a partition that is not served is complained about */
-#define LOG_TAINT_US 400000 /* longer than any answer takes that was not asked for twice */
-#define LOG_SLICE_MS 500    /* the longest that a blocking request keeps the consumer waiting */
+#define LOG_BATCH_MAX 512     /* messages taken from one queue at a time */
+#define LOG_RELEASE_MS 1000   /* how long the loop has to answer LOG_REVOKED */
+#define LOG_LEAVE_MS 4000     /* how long a revoke may take in all */
+#define LOG_LOUD_MS 10000     /* how often a partition that is not served is complained about */
+#define LOG_TAINT_US 400000   /* longer than any answer takes that was not asked for twice */
+#define LOG_TRIM_RECORDS 1000 /* fewer offsets are not worth a request */
+#define LOG_SLICE_MS 500      /* the longest that a blocking request keeps the consumer waiting */
 
 /* Loop to log thread. COMMAND_DONE is a struct log_work; the rest are these. */
 enum log_command_kind { COMMAND_DONE, COMMAND_RELEASE, COMMAND_READ_CONTROL, COMMAND_STOP };
@@ -87,6 +89,8 @@ struct log_partition {
 
     rd_kafka_queue_t *queue; /* split off the consumer's; of log->queues; NULL until it is assigned */
     int64_t base, seq;       /* the committed offset and its commit_seq */
+    int64_t begin;           /* where its log begins, as far as we know */
+    int64_t trim_to;         /* what was committed when it was last looked for what to delete */
     int64_t suspect_below;   /* the high watermark at assignment */
     bool backlog_told;       /* inbox: LOG_BACKLOG_END was sent */
     int64_t waiting_end;     /* STAGE_REBUILD: the high watermark of its partition of `waiting` */
@@ -164,6 +168,7 @@ struct log {
     char **properties;
     size_t properties_count;
     int32_t in_flight_max;
+    int64_t trim_every_ms;
     pthread_t thread;
     bool started;
 
@@ -215,6 +220,11 @@ struct log {
     int64_t control_reached;
     bool control_wanted; /* control_end must be asked for */
     bool control_known;  /* it was read once */
+
+    rd_kafka_queue_t *trim_queue; /* of `ruler`: answers */
+    bool trim_asked;              /* and not answered yet */
+    bool trim_failed;             /* the last time; it was said */
+    int64_t trim_due_us;
 
     struct log_producer producers[LOG_PRODUCERS]; /* -a, -b */
     size_t turn;                                  /* whose it is */
@@ -323,6 +333,9 @@ rd_kafka_error_t *log_send_offsets(struct log_producer *producer, rd_kafka_topic
                                    rd_kafka_consumer_group_metadata_t *group, int timeout_ms);
 /* Of a producer that is stuck: true: its handle is gone with the call that is stuck in it. False: the call has come back by now. */
 bool log_send_abandon(struct log_producer *producer);
+
+/* ---- log_trim.c ---- */
+void log_trim_serve(struct log *log); /* never blocks */
 
 /* ---- log_doubt.c ---- */
 void log_doubt_serve(struct log *log); /* settles it, when it can be; blocks for at most LOG_SLICE_MS */

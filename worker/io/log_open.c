@@ -33,6 +33,7 @@ static void copy_settings(struct log *log, const struct log_settings *settings)
     log->slot = copy_text(settings->slot);
     log->slot_pinned = settings->slot_pinned;
     log->in_flight_max = settings->in_flight_max;
+    log->trim_every_ms = settings->trim_every_ms;
     log->properties_count = settings->properties_count;
     log->properties = calloc(settings->properties_count + 1, sizeof *log->properties);
     if (log->properties == NULL)
@@ -242,6 +243,7 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
     log->ruler = kafka_ruler((const char *const *)log->properties, log->properties_count, error);
     if (log->ruler == NULL)
         return false;
+    log->trim_queue = rd_kafka_queue_new(log->ruler);
     const struct rd_kafka_metadata *metadata = kafka_metadata(log->ruler, settings->control_ready_ms, error);
     if (metadata == NULL)
         return false;
@@ -275,6 +277,8 @@ void log_disconnect(struct log *log)
         rd_kafka_topic_destroy(log->waiting);
     if (log->reader != NULL)
         rd_kafka_destroy(log->reader);
+    if (log->trim_queue != NULL)
+        rd_kafka_queue_destroy(log->trim_queue);
     if (log->ruler != NULL)
         rd_kafka_destroy(log->ruler);
     for (size_t i = 0; i < log->topics_count; i++) {

@@ -287,6 +287,7 @@ static void settle(struct log *log, struct log_partition *partition, const rd_ka
         return;
     }
     partition->base = committed->offset;
+    partition->begin = partition->trim_to = offsets.begin;
     log_window_start(&partition->window, offsets.ordered, committed->offset, &meta.done);
     partition->seq = meta.commit_seq;
     partition->suspect_below = offsets.end;

@@ -406,6 +406,7 @@ static void turn(struct log *log)
     log_producers_serve(log);
     log_doubt_serve(log);
     busy = log_commit_serve(log) || busy;
+    log_trim_serve(log);
     publish_numbers(log);
     if (!busy && !log->failed && !log->stopping)
         log_sleep(log, next_due_us(log));

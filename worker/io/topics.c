@@ -30,7 +30,10 @@ static const struct spec specs[] = {
     {"steps",
      true,
      true,
-     {{"cleanup.policy", "delete", true}, {"retention.ms", "-1", true}, {"retention.bytes", "-1", true}}},
+     {{"cleanup.policy", "delete", true},
+      {"retention.ms", "-1", true},
+      {"retention.bytes", "-1", true},
+      {"segment.bytes", "134217728", false}}}, /* what was trimmed is on the disk until its segment is full */
     /* An approval's time is when the broker got it. */
     {"inbox",
      false,
@@ -38,6 +41,7 @@ static const struct spec specs[] = {
      {{"cleanup.policy", "delete", true},
       {"retention.ms", "-1", true},
       {"retention.bytes", "-1", true},
+      {"segment.bytes", "134217728", false},
       {"message.timestamp.type", "LogAppendTime", true}}},
     /* Small segments and a low dirty ratio: a rebuild reads what was not compacted yet. */
     {"waiting",

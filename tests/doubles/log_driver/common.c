@@ -78,6 +78,7 @@ struct log *open_log(const struct options *options, const char *slot)
                                     .properties = options->properties,
                                     .properties_count = options->properties_count,
                                     .in_flight_max = options->in_flight,
+                                    .trim_every_ms = options->trim_every_ms,
                                     .control_ready_ms = 20000};
     struct log *log = log_open(&settings, &error);
     if (log == NULL)

@@ -17,7 +17,7 @@ struct options {
     size_t properties_count;
     char servers[200];
     bool pinned, fat, twins;
-    int32_t in_flight;
+    int32_t in_flight, trim_every_ms;
 };
 
 extern volatile sig_atomic_t stop_asked; /* SIGTERM or SIGINT came */
