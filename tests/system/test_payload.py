@@ -8,7 +8,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from harness import CRASH_BUILD, Space, wait_until
 from history import History, decode, encode, produce, rebuild
-from kafka_proxy import ADD_OFFSETS_TO_TXN, PASS, Proxy, made_up
+from kafka_proxy import ADD_OFFSETS_TO_TXN, END_TXN, PASS, SWALLOW, SWALLOW_ANSWER, Proxy, made_up
 from test_log_faults import GROUP_AUTHORIZATION_FAILED, preload
 
 TURNS = 100
@@ -233,6 +233,26 @@ def test_aborted_transactions_change_where_it_lies(space):
         run = space.start("long", {"to": "jane@acme.example"})
         verify(space, run, 24)
         assert worker.log().count("event=transaction.aborted error=GROUP_AUTHORIZATION_FAILED") > 10
+        worker.kill()
+
+
+def test_commits_in_doubt(space):
+    """Executed or not, nobody says so: what was named is there in the first case, and lies elsewhere in the second."""
+    begin(space, turns=24)
+    told = []
+    with Proxy(space.env["MYELIN_KAFKA"]) as proxy:
+        def rule(request):
+            if request.key == END_TXN and request.of(f"{space.name}-a-"):
+                told.append(request)
+                return {8: SWALLOW, 16: SWALLOW_ANSWER, 24: SWALLOW, 32: SWALLOW_ANSWER}.get(len(told), PASS)
+            return PASS
+
+        worker = space.worker("a", MYELIN_KAFKA=proxy.address)
+        proxy.rule = rule
+        run = space.start("long", {"to": "jane@acme.example"})
+        verify(space, run, 24)
+        log = worker.log()
+        assert "was=committed" in log and "was=aborted" in log
         worker.kill()
 
 

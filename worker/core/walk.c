@@ -25,7 +25,12 @@ void walk_end(struct draft *draft, enum run_status status, struct str reason, st
         .status = status, .reason = reason, .output = output, .usage = draft->run->usage};
     draft->plan->next = NEXT_END;
     draft->plan->closed = (struct run_closed){
-        .run = draft->run->id, .status = status, .reason = reason, .output = output, .at_ms = draft->env->now_ms};
+        .run = draft->run->id,
+        .status = status,
+        .reason = reason,
+        .output = output.size > RUN_INLINE_MAX ? STR_NONE : output, /* the fact has it */
+        .at_ms = draft->env->now_ms,
+    };
 }
 
 bool walk_over_budget(struct draft *draft, int32_t steps)
