@@ -292,12 +292,12 @@ static int serve(const struct settings *settings, int signal_fd)
     }
     admin_close(worker.admin);
     caller_close(worker.caller);
-    payload_close(worker.payloads);
     inbox_free(&worker); /* before the ledger, of which it waits for answers */
     if (worker.ledger != NULL)
         release_slot(&worker);
     ledger_close(worker.ledger);
     loop_free(&worker);
+    payload_close(worker.payloads); /* who waited for it is gone */
     log_close(worker.log);
     contracts_free(worker.contracts);
     metrics_free(worker.metrics);

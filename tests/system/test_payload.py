@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 from harness import CRASH_BUILD, Space, wait_until
 from history import History, decode, encode, produce, rebuild
 from kafka_proxy import ADD_OFFSETS_TO_TXN, END_TXN, PASS, SWALLOW, SWALLOW_ANSWER, Proxy, made_up
+from test_faults import APPROVED, LOOK, contract
 from test_log_faults import GROUP_AUTHORIZATION_FAILED, preload
 
 TURNS = 100
@@ -310,6 +311,34 @@ def test_waiting_with_a_long_conversation(space):
     found = verify(space, run, 12)
     assert any(event["at"]["chained"] == 17 and event["at"]["attempt"] == 2 for event in found.events)
     assert sum(stored(space, "waiting", "inbox").values()) < 5000
+
+
+def test_a_decision_about_what_is_named(space):
+    """A person's record is held until the state that it is about was fetched; of two that came only the first one counts."""
+    space.tools = space.double("tool_double", script=[{"match": {"tool": "crm"}, "answer": {"bytes": 6000}}, {"answer": {}}])
+    send = "send = { tool = 'send'; args = '{to: .input.to, what: .look}'; next = 'end'; };"
+    name = contract(space, "asks", LOOK % "ask" + "ask = { approval = true; approved = 'send'; rejected = 'end'; };" + send,
+                    top=APPROVED % "pause")
+    worker = space.worker("a")
+    run = space.start(name, {"to": "jane@acme.example"})
+    question = space.wait_approval(run)
+    worker.kill()
+    for request in ("first", "second"):
+        produce(space, "inbox", run, encode("Decision", {
+            "run": run, "request_id": request, "step": "ask", "visit": 1, "args_hash": question["args_hash"], "approved": True,
+            "by": "ann", "reason": None, "at_ms": 0}))
+    space.worker("a")
+    state = space.wait_status(run, "completed", "failed")
+    assert state["status"] == "completed", state["reason"]
+    sent, = space.tools.ledger("acted", tool="send")
+    assert len(json.dumps(sent["args"]["what"])) > 5900
+    found = Stored(space)
+    found.check(run)
+    assert found.named >= 2
+    history = History(space).drain()
+    answers = {fact["body"]["request_id"]: fact["body"]["accepted"] for fact in history.facts(run) if fact["kind"] == "RequestAnswered"}
+    history.close()
+    assert (answers["first"], answers["second"]) == (True, False)
 
 
 def test_what_is_named_is_gone(space):
