@@ -10,6 +10,7 @@ import pytest
 from doubles import BUILD, ROOT
 from harness import Refused, Space, wait_until
 from history import History
+from judge import judge
 
 HEAD = """
 contract = {
@@ -364,10 +365,7 @@ def test_the_broker_restarts_under_load(tmp_path):
             tools.wait_for("received", tool="crm", seconds=20)
             subprocess.run([ROOT / "ops" / "kafka" / "broker", "kill"], env=env, check=True, capture_output=True)
             subprocess.run([ROOT / "ops" / "kafka" / "broker", "start"], env=env, check=True, capture_output=True, timeout=120)
-            states = [ended(space, run, 120) for run in runs]
-            assert [state["status"] for state in states] == ["completed"] * len(runs)
-            assert [(state["run"], state["gaps"], state["repeats"]) for state in states if state["gaps"] or state["repeats"]] == []
-            assert sorted(line["run"] for line in tools.ledger("acted", tool="send")) == sorted(runs)
+            judge(space, runs, tools)
             assert all(worker.alive() for worker in space.workers)
     finally:
         subprocess.run([ROOT / "ops" / "kafka" / "broker", "stop"], env=env, check=False, capture_output=True, timeout=60)

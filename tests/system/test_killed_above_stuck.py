@@ -47,4 +47,4 @@ def test_killed_with_three_of_five_done(tmp_path):
         subprocess.run(["redis-cli", "-p", port, "flushall"], check=True, stdout=subprocess.DEVNULL)
         space.worker("a")
         _, again = judge(space, runs, tools, killed=True, seconds=180)
-        assert again == {(run, "crm"): 1 for i, run in enumerate(runs) if i % 5 < STUCK * 5 // RUNS}
+        assert again == {run: 1 for i, run in enumerate(runs) if i % 5 < STUCK * 5 // RUNS}

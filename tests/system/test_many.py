@@ -1,10 +1,7 @@
 """Many runs at once through two workers: each e-mail once."""
 
-import json
-
-from doubles import ROOT
 from harness import Space, wait_until
-from history import History, rebuild
+from judge import judge
 from test_boundary import CONTRACT, INPUT, NAME, SCRIPT, fast
 
 RUNS = 100
@@ -28,13 +25,4 @@ def test_a_hundred_runs_at_once(tmp_path):
             return len(done) == RUNS
 
         wait_until("every run was approved", all_decided, 120, every=0.2)
-        ended = {"completed"}
-        wait_until("every run ended", lambda: {r["status"] for r in space.json("runs")} <= ended, 120, every=0.3)
-        history = History(space).drain()
-        facts = history.facts()
-        history.close()
-        states = [rebuild(facts, run) for run in runs]
-        assert [(s["status"], s["gaps"], s["repeats"]) for s in states] == [("completed", 0, 0)] * RUNS
-        sent = [line["run"] for line in tools.ledger("acted", tool="send")]
-        assert sorted(sent) == sorted(runs)
-        assert space.json("dead", "list") == []
+        judge(space, runs, tools)
