@@ -145,7 +145,7 @@ lint: ## both compilers, formatting, clang-tidy and the project's own rules
 	@tests/lint
 format: ## apply .clang-format
 	@ops/setup lint && git ls-files '*.c' '*.h' | xargs clang-format -i
-bench: all benches build/venv/ready kafka build/setup-bench ## how fast, in ratios; PARTS="..." some of it; PEERS=1 beside Restate (minutes)
+bench: all benches doubles build/venv/ready kafka build/setup-bench ## how fast, in ratios; PARTS="..." some of it; PEERS=1 beside Restate (minutes)
 	@MYELIN_BUILD=$(B) PEERS=$(PEERS) tests/bench/run $(PARTS)
 fuzz: build/setup-lint ## fuzz each decoder of outside bytes for FUZZ_SECONDS
 	@$(MAKE) --no-print-directory VARIANT=fuzz replays

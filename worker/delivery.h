@@ -1,6 +1,6 @@
 /*
- * delivery.h: one delivery of a step event, as loop.c (its life), orphan.c (when its partition is let go) and alone.c (when workers die
- * of it) share it. Nobody else includes this.
+ * delivery.h: one delivery of a step event, as loop.c (its life), credits.c (what it must have), orphan.c (when its partition is let go)
+ * and alone.c (when workers die of it) share it. Nobody else includes this.
  */
 #ifndef MYELIN_DELIVERY_H
 #define MYELIN_DELIVERY_H
@@ -30,6 +30,13 @@ struct delivery {
     bool begun, held;   /* held: it waits for one that runs alone, or for that it may */
     bool solitary;      /* workers died with it: it is run alone */
     bool counted_alone; /* and that is counted */
+
+    /* ---- credits.c's ---- */
+    struct gate *waits_at, *calls_at; /* NULL: it does not wait, has no credit of an endpoint */
+    struct delivery *waits_before, *waits_after;
+    int64_t wait_until_ms; /* its run's deadline, wall clock; INT64_MAX = none */
+    bool in_flight;
+    size_t charged; /* taken from the budget */
 };
 
 /* ---- loop.c ---- */
@@ -42,6 +49,17 @@ void delivery_release(struct delivery *delivery);
 /* True: it is of a call that was kept, which goes on as its delivery; takes the event. */
 bool orphan_bind(struct worker *worker, struct log_event *event);
 void orphan_unkeep(struct delivery *delivery);
+
+/* ---- credits.c ---- */
+/* False: it waits, and delivery_begin is called when its turn comes. */
+bool credits_begin(struct delivery *delivery); /* in flight, memory; before it is decoded */
+bool credits_call(
+    struct delivery *delivery); /* the endpoint of delivery->call; false: also the others are given back */
+void credits_answered(struct delivery *delivery); /* the call is over; what came of it is in the arena */
+void credits_let_go(struct delivery *delivery);   /* its partition is somebody else's: it does not count as in flight */
+void credits_keep(struct delivery *delivery);     /* it is ours again */
+void credits_release(struct delivery *delivery);  /* it ends */
+int64_t credits_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
 
 /* ---- alone.c ---- */
 /* Counts a suspect delivery, then begins it, holds it back until it can run alone, or gives it up. */

@@ -37,6 +37,7 @@ void delivery_release(struct delivery *delivery)
     worker->deliveries_count--;
     worker->begun_count -= delivery->begun;
     orphan_unkeep(delivery);
+    credits_release(delivery);
     if (worker->alone == delivery)
         worker->alone = NULL;
     log_event_free(&delivery->source);
@@ -198,6 +199,7 @@ static void on_answer(void *context, const struct http_answer *answer)
     CRASH_POINT("after_answer");
     meter_request(delivery->worker->metrics, made, answer);
     outcome_of(delivery, answer);
+    credits_answered(delivery);
     bool answered = delivery->outcome.kind == OUTCOME_ANSWERED;
     struct str packed = answered ? answer_pack(delivery->arena, answer) : STR_NONE;
     if (delivery->leased)
@@ -388,8 +390,9 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
 {
     int64_t next_ms = INT64_MAX;
     alone_tick(worker);
+    int64_t credits_ms = credits_tick(worker, now_mono_ms);
     if (now_mono_ms < worker->again_ms) /* not a look at thousands of calls at each turn of the loop */
-        return worker->again_ms;
+        return credits_ms < worker->again_ms ? credits_ms : worker->again_ms;
     worker->again_ms = INT64_MAX;
     for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
         next = delivery->next;
@@ -405,10 +408,22 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
             reserve(delivery);
     }
     worker->again_ms = next_ms < worker->again_ms ? next_ms : worker->again_ms;
-    return worker->again_ms;
+    return credits_ms < worker->again_ms ? credits_ms : worker->again_ms;
 }
 
 /* ---- plan ---- */
+
+/* It waits for its endpoint: what it was decoded into is only in the way, and is made again. */
+static void forget(struct delivery *delivery)
+{
+    arena_free(delivery->arena);
+    delivery->arena = delivery->env.arena = arena_new();
+    delivery->env.contract = NULL;
+    delivery->run = NULL;
+    delivery->call = NULL;
+    delivery->begun = false;
+    delivery->worker->begun_count--;
+}
 
 /* What the step event names was put back into it, or is lost. */
 static void on_whole(void *context, const struct error *lost)
@@ -426,10 +441,12 @@ static void on_whole(void *context, const struct error *lost)
     delivery->env.now_ms = clock_wall_ms();
     decide_step(&delivery->env, delivery->run, &delivery->plan);
     delivery->call = delivery->plan.call;
-    if (delivery->call != NULL)
+    if (delivery->call == NULL)
+        finish(delivery);
+    else if (credits_call(delivery))
         reserve(delivery);
     else
-        finish(delivery);
+        forget(delivery);
 }
 
 static void plan(struct delivery *delivery)
@@ -505,6 +522,7 @@ void loop_step(struct worker *worker, struct log_event *event)
     if (orphan_bind(worker, event))
         return;
     struct delivery *delivery = deliver(worker, event);
+    meter_delivery(worker->metrics);
     if (event->suspect)
         alone_count(delivery);
     else
@@ -517,13 +535,12 @@ void delivery_begin(struct delivery *delivery)
     struct error error = {.class = ERROR_NONE};
     delivery->held = worker->alone != NULL && worker->alone != delivery && ledger_up(worker->ledger);
     worker->held = worker->held || delivery->held;
-    if (delivery->held)
+    if (delivery->held || !credits_begin(delivery))
         return;
     delivery->begun = true;
     worker->begun_count++;
     bool decoded = delivery_decode(delivery, &error);
     CRASH_POINT("after_decode");
-    meter_delivery(worker->metrics);
     const char *refused = NULL;
     if (decoded &&
         (contracts_find(worker->contracts, delivery->run->contract_hash, &refused) != NULL || refused != NULL))
@@ -555,6 +572,8 @@ void loop_numbers(const struct worker *worker, struct loop_numbers *numbers)
     *numbers = (struct loop_numbers){.without_call = 0};
     for (const struct delivery *delivery = worker->deliveries; delivery != NULL; delivery = delivery->next) {
         const struct call *wanted = delivery->call;
+        if (delivery->waits_at != NULL)
+            continue;
         if (wanted != NULL)
             numbers->calls[wanted->kind][wanted->effect]++;
         else

@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,9 @@ enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_AD
 #define GREET_MAX_MS 1000
 #define RELEASE_MAX_MS 500
 #define LOG_OPEN_MAX_MS 30000 /* the loop does not turn meanwhile */
+/* Buffers of this size (answers, results) come from the system, and go back to it when they are freed. By default glibc begins to
+ * keep them after the first, and what is resident is twice what is in use. */
+#define LARGE_SIZE (256 << 10)
 
 static const char help[] =
     "Usage: myelin-worker [--config FILE] [--slot NAME]\n"
@@ -258,6 +262,7 @@ static bool open_ports(struct worker *worker, struct error *error)
             return false;
     }
     worker->contracts = contracts_new();
+    worker->credits = credits_new();
     worker->ledger = ledger_open(&ledger, worker->epoll_fd, SOURCE_LEDGER, error);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, worker->epoll_fd, SOURCE_CALLER, error) : NULL;
     worker->payloads = worker->caller != NULL ? payload_open(settings, error) : NULL;
@@ -298,6 +303,7 @@ static int serve(const struct settings *settings, int signal_fd)
     ledger_close(worker.ledger);
     loop_free(&worker);
     payload_close(worker.payloads); /* who waited for it is gone */
+    credits_free(worker.credits);
     log_close(worker.log);
     contracts_free(worker.contracts);
     metrics_free(worker.metrics);
@@ -316,6 +322,7 @@ int main(int argc, char **argv)
         {0},
     };
     const char *config = NULL;
+    mallopt(M_MMAP_THRESHOLD, LARGE_SIZE);
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h') {
             tell_help();

@@ -55,8 +55,10 @@ void loop_orphan(struct worker *worker, int64_t tenure)
             continue;
         delivery->orphan = true;
         alone_take_back(delivery);
-        /* It waits for `control`, which is read no more, or for what somebody else has in flight. */
-        if ((delivery->begun && delivery->env.contract == NULL) || (delivery->again_ms > 0 && delivery->fence == 0))
+        credits_let_go(delivery);
+        /* It waits for a credit, for `control`, which is read no more, or for what somebody else has in flight. */
+        if (delivery->waits_at != NULL || (delivery->begun && delivery->env.contract == NULL) ||
+            (delivery->again_ms > 0 && delivery->fence == 0))
             delivery_release(delivery);
     }
 }
@@ -87,6 +89,7 @@ bool orphan_bind(struct worker *worker, struct log_event *event)
     delivery->orphan = false;
     delivery->source.offset = event->offset;
     alone_keep(delivery);
+    credits_keep(delivery);
     log_event_free(event);
     return true;
 }

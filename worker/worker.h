@@ -4,6 +4,7 @@
  *   main.c       settings, ports, signals, the epoll loop
  *   event.c      what the log says, and who it is for
  *   loop.c       THE MAIN PATH: the life of a step event
+ *   credits.c    back-pressure: what a step event must have before it is worked on
  *   orphan.c     calls in flight of partitions that were let go
  *   alone.c      step events that workers die of
  *   inbox.c      the keeper's side: what is addressed to a run, and what is due
@@ -26,6 +27,7 @@
 struct admin;
 struct admin_page;
 struct contracts;
+struct credits;
 struct delivery;
 struct inbox;
 struct metrics;
@@ -38,6 +40,7 @@ struct worker {
     struct caller *caller;
     struct contracts *contracts;
     struct payloads *payloads;
+    struct credits *credits;
     struct metrics *metrics;
     struct admin *admin;         /* NULL: switched off */
     struct inbox *inboxes;       /* the inbox partitions that we own */
@@ -67,11 +70,20 @@ void loop_step(struct worker *worker, struct log_event *event); /* a record of s
 void loop_contracts_read(struct worker *worker);                /* `control` was read to its end */
 int64_t loop_tick(struct worker *worker, int64_t now_mono_ms);  /* returns when to look again */
 void loop_free(struct worker *worker);
-/* Step events in our hands: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */
+/* Step events being worked on: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */
 struct loop_numbers {
     int32_t without_call, calls[3][3];
 };
 void loop_numbers(const struct worker *worker, struct loop_numbers *numbers);
+
+/* ---- credits.c ---- */
+struct credits *credits_new(void);
+void credits_free(struct credits *credits); /* after loop_free */
+/* Step events in our hands that wait, by what they wait for. */
+struct credits_numbers {
+    int32_t endpoint, in_flight, memory;
+};
+void credits_numbers(const struct worker *worker, struct credits_numbers *numbers);
 
 /* ---- orphan.c ---- */
 void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over: calls go on, nothing is decided */

@@ -80,13 +80,13 @@ class Cpu:
 
 
 class FastTool:
-    """build/tests/bench/fast_tool."""
+    """build/tests/fast_tool."""
 
     def __init__(self, directory, delay_ms=0):
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         port_file = directory / f"fast_tool-{uuid.uuid4().hex[:6]}.port"
-        self.process = subprocess.Popen([BUILD / "tests/bench/fast_tool", "--delay-ms", str(delay_ms), "--port-file", port_file],
+        self.process = subprocess.Popen([BUILD / "tests/fast_tool", "--delay-ms", str(delay_ms), "--port-file", port_file],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         atexit.register(self.process.kill)  # should its part fail
         wait_until("fast_tool listens", lambda: port_file.exists() and port_file.read_text().strip(), 5)

@@ -15,6 +15,7 @@
 #define CONNECTIONS_MAX_DEFAULT 1024
 #define CONNECTIONS_PER_HOST_MAX_DEFAULT 256
 #define CONNECT_TIMEOUT_MS_DEFAULT 5000
+#define RESUME_LOOK_MS 100 /* other threads give memory back without a word */
 
 struct caller_call {
     struct caller *caller;
@@ -371,6 +372,8 @@ int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
     answer_finished(caller);
     answer_overdue(caller, now_mono_ms);
     caller->promised_ms = caller->timer_ms < caller->deadline_ms ? caller->timer_ms : caller->deadline_ms;
+    if (caller->paused != NULL && now_mono_ms + RESUME_LOOK_MS < caller->promised_ms)
+        caller->promised_ms = now_mono_ms + RESUME_LOOK_MS;
     return caller->promised_ms;
 }
 

@@ -22,6 +22,11 @@
 #include "worker/base/error.h"
 #include "worker/base/http.h"
 
+/* The start of an answer, as much as libcurl reads at once, is part of what a call costs whatever its size. What is more is taken
+ * from the budget before it is read: all of it when its length was told, else twice as much each time. (A server that tells a
+ * length and sends little takes nothing.) */
+#define CALLER_FREE_SIZE ((size_t)16 << 10)
+
 struct caller;
 
 struct caller_settings {

@@ -40,13 +40,12 @@ static int about_to_send(void *context, char *remote_ip, char *local_ip, int rem
 /* Room for a body of `size` bytes; false: there is no memory for it now. */
 static bool make_room(struct caller_easy *easy, size_t size)
 {
-    size_t room = easy->room > 0 ? easy->room * 2 : CALLER_ROOM_FIRST;
+    size_t room = easy->room > 0 ? easy->room * 2 : CALLER_FREE_SIZE * 2;
     curl_off_t told = -1;
 
-    if (size <= easy->room)
+    if (size <= CALLER_FREE_SIZE || size <= easy->room)
         return true;
-    if (easy->room > 0)
-        (void)curl_easy_getinfo(easy->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &told);
+    (void)curl_easy_getinfo(easy->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &told);
     if (told >= 0 && (size_t)told >= size)
         room = (size_t)told;
     while (room < size)

@@ -13,9 +13,6 @@
 #define CALLER_HEADERS_SIZE_MAX ((size_t)64 << 10)            /* of an answer, all lines together */
 #define CALLER_RETRY_AFTER_MS_MAX ((int64_t)24 * 3600 * 1000) /* a longer wish is cut to this */
 
-/* An answer's memory is taken from the budget before it is read: first for this much of it, then for all of it when its length
- * was told (a server that tells one and sends nothing takes little), else for twice as much each time. */
-#define CALLER_ROOM_FIRST ((size_t)16 << 10)
 /* What an answer turns into (a result, its copy for Redis, records) comes before it is freed, and is as large. */
 #define CALLER_ROOM_WEIGHT 4
 

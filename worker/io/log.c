@@ -191,6 +191,12 @@ void log_release(struct log *log, int64_t tenure)
     push(log, COMMAND_RELEASE, tenure, NULL);
 }
 
+void log_waiting(struct log *log, int32_t steps)
+{
+    atomic_store(&log->waiting_steps, steps);
+    log_ring_wake(log->wake_fd);
+}
+
 void log_read_control(struct log *log)
 {
     push(log, COMMAND_READ_CONTROL, 0, NULL);

@@ -34,7 +34,7 @@ struct log_settings {
     bool serve_inbox;
     const char *const *properties; /* "name=value" for librdkafka; they win over the defaults here */
     size_t properties_count;
-    int32_t in_flight_max; /* records handed to the loop and not finished; ring capacity */
+    int32_t in_flight_max; /* records handed to the loop, not finished and not waiting; ring capacity */
     int64_t
         trim_every_ms; /* how often what is committed of steps and inbox is deleted; only what was so by the last time */
     int64_t control_ready_ms; /* how long log_open waits for the brokers and for `control` */
@@ -117,6 +117,9 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
 
 /* After LOG_REVOKED or LOG_LOST: every log_done of that tenure has been handed over. */
 void log_release(struct log *log, int64_t tenure);
+
+/* Of the records of steps that were handed over, so many wait for others of their kind to end, and do not count as in flight. */
+void log_waiting(struct log *log, int32_t steps);
 
 /* Reads `control` to its high watermark of now; LOG_CONTROL_END follows. */
 void log_read_control(struct log *log);

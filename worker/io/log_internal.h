@@ -183,6 +183,7 @@ struct log {
     atomic_int partitions_owned, records_in_flight, waiting_for_commit;
     atomic_llong commits, aborts, producers_recreated;
     atomic_bool in_group;
+    atomic_int waiting_steps; /* with the loop, and not in flight */
 
     /* ---- the log thread's ---- */
     int wake_fd;               /* eventfd: some queue of librdkafka has something */

@@ -178,9 +178,9 @@ static size_t room(const struct log *log, const struct log_partition *partition)
     int64_t span = log_window_span(&partition->window);
     size_t room = span < LOG_WINDOW_MAX ? (size_t)(LOG_WINDOW_MAX - span) : 0;
     if (partition->of->topic == TOPIC_STEPS) {
-        size_t credits = log->with_loop_steps < log->in_flight_max ? (size_t)(log->in_flight_max - log->with_loop_steps)
-                                                                   : 0;
-        room = room < credits ? room : credits;
+        int64_t in_flight = log->with_loop_steps - atomic_load(&log->waiting_steps);
+        int64_t credits = log->in_flight_max - (in_flight > 0 ? in_flight : 0);
+        room = credits <= 0 ? 0 : room < (size_t)credits ? room : (size_t)credits;
     }
     return room < LOG_BATCH_MAX ? room : LOG_BATCH_MAX;
 }
