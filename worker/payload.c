@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/cache.h"
 #include "worker/base/logline.h"
 #include "worker/base/mem.h"
@@ -62,7 +63,7 @@ struct payloads *payload_open(const struct settings *settings, struct error *err
     if (fetch == NULL)
         return NULL;
     struct payloads *payloads = mem_new(sizeof *payloads);
-    *payloads = (struct payloads){.cache = cache_new(PAYLOAD_CACHE_MAX), .fetch = fetch};
+    *payloads = (struct payloads){.cache = cache_new(budget_cache()), .fetch = fetch};
     return payloads;
 }
 

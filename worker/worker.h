@@ -133,8 +133,6 @@ void commit_dead(struct commit *commit, struct str reason, struct str run);
 void commit_done(struct commit *commit);
 
 /* ---- payload.c ---- */
-/* I7: facts that step events name, in memory. */
-#define PAYLOAD_CACHE_MAX ((size_t)64 << 20)
 struct payloads *payload_open(const struct settings *settings, struct error *error);
 void payload_close(struct payloads *payloads); /* NULL is fine */
 int payload_fd(const struct payloads *payloads);

@@ -2,6 +2,8 @@
 
 #include <stdatomic.h>
 
+#define CACHE_MAX ((size_t)64 << 20)
+
 static _Atomic int64_t size, used[BUDGET_USES];
 
 void budget_open(int64_t bytes)
@@ -16,7 +18,13 @@ int64_t budget_size(void)
 
 size_t budget_fetch(void)
 {
-    return (size_t)budget_size() / 8;
+    return (size_t)budget_size() / 16;
+}
+
+size_t budget_cache(void)
+{
+    size_t share = (size_t)budget_size() / 16;
+    return share == 0 || share > CACHE_MAX ? CACHE_MAX : share;
 }
 
 int64_t budget_used(enum budget_use use)

@@ -5,7 +5,7 @@
  * The stages of the work are admitted up to different marks, later ones up to higher ones: what has begun can always go on to
  * its end, where it gives back what it took. So nothing waits for memory in a circle:
  *
- *   an eighth     is librdkafka's, to fetch ahead (budget_fetch)
+ *   an eighth     is not counted: half of it is librdkafka's, to fetch ahead (budget_fetch), half a cache's (budget_cache)
  *   a quarter     for events that wait in our hands
  *   up to 4/8     of everything: more events are handed over, and begun
  *   up to 6/8     answers are read
@@ -32,6 +32,7 @@ enum budget_stage { BUDGET_HAND_OVER, BUDGET_BEGIN, BUDGET_READ, BUDGET_READ_ONE
 void budget_open(int64_t size); /* bytes; before it is called, and with 0, everything is admitted */
 int64_t budget_size(void);
 size_t budget_fetch(void);                        /* bytes */
+size_t budget_cache(void);                        /* bytes; with no limit 64 MiB */
 int64_t budget_used(enum budget_use use);         /* bytes */
 const char *budget_use_name(enum budget_use use); /* "events" */
 
