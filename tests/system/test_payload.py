@@ -6,11 +6,11 @@ import json
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from harness import CRASH_BUILD, Space, wait_until
+from harness import CRASH_BUILD, Space, preload, wait_until
 from history import History, decode, encode, produce, rebuild
 from kafka_proxy import ADD_OFFSETS_TO_TXN, END_TXN, PASS, SWALLOW, SWALLOW_ANSWER, Proxy, made_up
 from test_faults import APPROVED, LOOK, contract
-from test_log_faults import GROUP_AUTHORIZATION_FAILED, preload
+from test_log_faults import GROUP_AUTHORIZATION_FAILED
 
 TURNS = 100
 TOKENS = 200_000

@@ -15,7 +15,8 @@ import pytest
 from harness import Space, wait_until
 from history import History, encode, rebuild
 from test_log_faults import preload
-from test_offset_map import committed, needs_range
+from offsets import committed
+from test_offset_map import needs_range
 
 PARTITIONS = 4
 CONTRACT = """

@@ -9,9 +9,10 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from harness import Space, wait_until
+from offsets import committed, fetch_offset
 from test_boundary import CONTRACT, INPUT, NAME, SCRIPT, fast
 from test_log import DOUBT, namespace  # noqa: F401 (a fixture)
-from test_offset_map import Steered, committed, fetch_offset, produce
+from test_offset_map import Steered, produce
 
 TRIM = "trim=300"  # milliseconds
 LEAST = 1000  # fewer offsets are not worth a request
@@ -62,7 +63,7 @@ def watch(space, edges, topics, stop, wrong):
     while not stop.is_set():
         for topic in topics:
             begin = edges.of(topic)[0]
-            offset, _, error = fetch_offset(space, f"{space.name}.{topic}", 0)
+            offset, _, error = fetch_offset(space.env["MYELIN_KAFKA"], space, f"{space.name}.{topic}", 0)
             if error == 0 and begin > offset:
                 wrong.append((topic, begin, offset))
 
@@ -87,7 +88,7 @@ def test_under_load_killed_and_in_doubt(namespace, tmp_path):
                 worker = space.serve("a", TRIM, "pinned", **(doubt if first % 800 == 0 else {}))
         space.verify(runs, seconds=90)
         for topic in topics:
-            edges.begins_near(topic, fetch_offset(space, f"{space.name}.{topic}", 0)[0])
+            edges.begins_near(topic, fetch_offset(space.env["MYELIN_KAFKA"], space, f"{space.name}.{topic}", 0)[0])
     finally:
         stop.set()
         watcher.join(30)
@@ -139,7 +140,7 @@ def test_commands_need_nothing_that_was_deleted(tmp_path):
         space.wait_status("done", "completed")
         commands = (["runs", "--json"], ["approvals", "--json"], *(["show", run, "--since", "1h", "--json"] for run in ("waits", "done")))
         before = [space.cli(*command).stdout for command in commands]
-        bases = [TopicPartition(f"{space.name}.{topic}", 0, fetch_offset(space, f"{space.name}.{topic}", 0)[0])
+        bases = [TopicPartition(f"{space.name}.{topic}", 0, fetch_offset(space.env["MYELIN_KAFKA"], space, f"{space.name}.{topic}", 0)[0])
                  for topic in ("steps.default", "inbox")]
         assert all(base.offset > 0 for base in bases)
         admin = AdminClient({"bootstrap.servers": space.env["MYELIN_KAFKA"]})
