@@ -190,9 +190,10 @@ def verify(space, run, turns):
 
 def test_what_a_long_conversation_stores(space):
     begin(space)
-    space.worker("a")
+    worker = space.worker("a")
     run = space.start("long", {"to": "jane@acme.example"})
     assert verify(space, run, TURNS).named > 150
+    assert worker.terminate() == 0
     request = last_request(space)
     conversation = said(request) + len("Done.")
     topics = stored(space, "steps.default", "history", "inbox", "waiting", "dead")

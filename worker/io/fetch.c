@@ -68,6 +68,8 @@ static struct request *take(struct queue *queue)
 static void forget_first(struct request *request, size_t count)
 {
     struct fetched *fetched = &request->fetched;
+    if (count == 0)
+        return; /* there may be no array yet */
     for (size_t i = 0; i < count; i++) {
         request->size -= fetched->records[i].value.size;
         mem_free((void *)(uintptr_t)fetched->records[i].value.data);
