@@ -10,7 +10,7 @@
 #include "worker/io/ledger_link.h"
 #include "worker/io/ledger_returned.h"
 
-#define AGAIN_MS 500 /* after no answer; while all are taken */
+#define AGAIN_MS 100 /* after no answer: those who live say it in time when Redis is back */
 #define LOUD_MS 10000
 
 void ledger_slot_init(struct ledger_slot *slot, struct ledger_link *link, const char *name_space)
@@ -81,7 +81,8 @@ static void refuse(struct ledger_slot *slot, const struct ledger_returned *retur
                      "Redis is new, was started again or lost its keys: workers that have a slot say so first",
                      returned->wait_ms);
     } else {
-        tell_waiting(slot, now_ms, "all slots are taken", AGAIN_MS);
+        slot->due_ms = now_ms + slot->lease_ms / 3;
+        tell_waiting(slot, now_ms, "all slots are taken", slot->lease_ms / 3);
     }
 }
 
