@@ -35,6 +35,11 @@ def numbers(space):
     return sorted(number(worker) for worker in space.workers if worker.alive())
 
 
+def renewed(space, redis):
+    """The first lease of a slot is longer, for nothing is renewed while its worker connects to Kafka."""
+    wait_until("the lease was renewed", lambda: 0 < int(redis.ask("PTTL", f"{{{space.name}}}:slot:1")) <= LEASE_S * 1000)
+
+
 def load(space, name, first, count):
     return [space.start(name, INPUT, run=f"run-{i:03d}") for i in range(first, first + count)]
 
@@ -114,13 +119,14 @@ def test_redis_forgets_who_has_which(space, redis, how):
     assert [worker.terminate() for worker in space.workers] == [0, 0, 0]
 
 
-def test_claimed_by_another(space):
+def test_claimed_by_another(space, redis):
     """One that is frozen for longer than its lease: the next one takes its slot and fences it; it says so and ends."""
     tools = space.double("tool_double")
     name = contract(space, "both", LOOK % "send" + SEND)
     old = start(space)
     runs = load(space, name, 0, 5)
     ended(space, runs[-1])
+    renewed(space, redis)
     old.process.send_signal(signal.SIGSTOP)
     time.sleep(LEASE_S + 0.5)
     young = start(space)
@@ -139,8 +145,8 @@ def test_redis_is_away_for_longer_than_the_lease(space, redis):
     """Nobody can claim through it either: the worker goes on, says what it does not know, and has its slot when Redis is back."""
     space.double("tool_double")
     name = contract(space, "looks", LOOK % "end")
-    worker = start(space)  # its first lease is longer, for nothing is renewed while it connects
-    wait_until("the lease was renewed", lambda: 0 < int(redis.ask("PTTL", f"{{{space.name}}}:slot:1")) <= LEASE_S * 1000)
+    worker = start(space)
+    renewed(space, redis)
     redis.stop()
     worker.wait_log("event=slot.unsure number=1")
     assert ended(space, space.start(name, INPUT))["status"] == "completed"
