@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "worker/base/budget.h"
 #include "worker/io/admin.h"
 #include "worker/io/clock.h"
 #include "worker/io/metrics.h"
@@ -180,6 +181,28 @@ static void collect_in_flight(const struct worker *worker)
                         LABELS(str_of(call_kinds[k]), str_of(effect_class_name(effects[e]))), numbers.calls[k][e]);
 }
 
+static void collect_credits(const struct worker *worker, const struct log_numbers *numbers)
+{
+    struct metrics *metrics = worker->metrics;
+    struct credits_numbers waiting = {0};
+    credits_numbers(worker, &waiting);
+    metrics_set(metrics, METRIC_CREDITS_MISSING, LABELS(STR("endpoint")), waiting.endpoint);
+    metrics_set(metrics, METRIC_CREDITS_MISSING, LABELS(STR("in_flight")),
+                waiting.in_flight + numbers->held_back[LOG_CREDIT_IN_FLIGHT]);
+    metrics_set(metrics, METRIC_CREDITS_MISSING, LABELS(STR("memory")),
+                waiting.memory + numbers->held_back[LOG_CREDIT_MEMORY]);
+    metrics_set(metrics, METRIC_CREDITS_MISSING, LABELS(STR("window")), numbers->held_back[LOG_CREDIT_WINDOW]);
+    metrics_set(metrics, METRIC_WINDOW_USED, NULL, numbers->window_used);
+    metrics_set(metrics, METRIC_OLDEST, NULL, numbers->oldest_s);
+    metrics_set(metrics, METRIC_LAG, LABELS(STR("steps")), (double)numbers->lag_steps);
+    metrics_set(metrics, METRIC_LAG, LABELS(STR("inbox")), (double)numbers->lag_inbox);
+    metrics_set(metrics, METRIC_KAFKA_BROKERS, NULL, numbers->brokers_up);
+    metrics_set(metrics, METRIC_PAUSED, NULL, caller_paused(worker->caller));
+    for (enum budget_use use = 0; use < BUDGET_USES; use++)
+        metrics_set(metrics, METRIC_MEMORY, LABELS(str_of(budget_use_name(use))), (double)budget_used(use));
+    metrics_set(metrics, METRIC_MEMORY_LIMIT, NULL, (double)budget_size());
+}
+
 static void collect(const struct worker *worker, const struct log_numbers *numbers)
 {
     struct metrics *metrics = worker->metrics;
@@ -188,6 +211,7 @@ static void collect(const struct worker *worker, const struct log_numbers *numbe
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
     inbox_numbers(worker, &open, &parked);
     collect_in_flight(worker);
+    collect_credits(worker, numbers);
     metrics_set(metrics, METRIC_CPU, NULL, (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
     metrics_set(metrics, METRIC_READY, NULL, not_ready(worker, numbers) == NULL);
     metrics_set(metrics, METRIC_REDIS_UP, NULL, ledger_up(worker->ledger));

@@ -159,7 +159,9 @@ def test_an_endpoint_that_hangs_starves_nobody(tmp_path):
         well = ask_for(space, "well", [f"well-{i:03d}" for i in range(60)])
         wait_until("the others end", lambda: ends.all(well), 20, every=0.1)
         assert not any(run in ends.of for run in stuck)
-        assert scrape(worker)["http_requests_in_flight"][()] == 10
+        numbers = scrape(worker)
+        assert numbers["http_requests_in_flight"][()] == 10 and numbers["steps_waiting"][("endpoint",)] == 190
+        assert sum(numbers["steps_in_flight"].values()) == 10 and numbers["oldest_uncommitted_seconds"][()] > 0
         hanging.go.set()
         wait_until("then these end too", lambda: ends.all(stuck), 30, every=0.1)
         assert {end["status"].lower() for end in ends.of.values()} == {"completed"}

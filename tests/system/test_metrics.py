@@ -114,6 +114,9 @@ def test_the_numbers_are_those_of_the_facts(space):
     before = scrape(worker)
     assert before["runs_started_total"][()] == 0 and before["ready"][()] == 1 and before["redis_up"][()] == 1
     assert before["partitions_owned"][()] == 4 and before["steps_in_flight_limit"][()] == 1000
+    assert before["memory_limit_bytes"][()] == 512 * 2**20 and sum(before["memory_used_bytes"].values()) < 2**20
+    assert set(before["steps_waiting"]) == {("endpoint",), ("in_flight",), ("memory",), ("window",)}
+    wait_until("Kafka's state is known", lambda: scrape(worker)["kafka_brokers_connected"][()] == 1, 10)
     assert before["worker_info"] == {(space.name, "a"): 1}
     assert abs(before["process_start_time_seconds"][()] - time.time()) < 60
 
@@ -156,6 +159,9 @@ def test_the_numbers_are_those_of_the_facts(space):
     assert after["deliveries_total"][()] == len({s for s in steps if s[2] >= 0})
     assert after["records_committed_total"][()] == after["commit_records_sum"][()] > len(steps)
     assert after["commit_duration_seconds_count"][()] == after["commit_records_count"][()] > 0
+    assert after["oldest_uncommitted_seconds"][()] == after["window_used_ratio"][()] == sum(after["steps_waiting"].values()) == 0
+    assert sum(after["memory_used_bytes"].values()) < 2**20
+    wait_until("nothing is left to take", lambda: set(scrape(worker)["consumer_lag_records"].values()) == {0}, 10)
     assert sum(after["steps_in_flight"].values()) == after["records_waiting_for_commit"][()] == 0
     assert after["dead_letters_total"][()] == after["transactions_aborted_total"][()] == 0
     assert after["process_cpu_seconds_total"][()] > before["process_cpu_seconds_total"][()]
@@ -173,7 +179,10 @@ def test_calls_in_flight_and_stopping(space):
     ready(worker)
     space.start("crash", {"to": "jane@acme.example"})
     wait_until("the call is in flight", lambda: scrape(worker)["steps_in_flight"][("read", "tool")] == 1, 10)
-    assert scrape(worker)["http_requests_in_flight"][()] == 1
+    during = scrape(worker)
+    assert during["http_requests_in_flight"][()] == 1 and during["http_answers_paused"][()] == 0
+    assert during["oldest_uncommitted_seconds"][()] > 0 and during["window_used_ratio"][()] > 0
+    assert during["memory_used_bytes"][("steps",)] > 40 * 1024 > during["memory_used_bytes"][("events",)] > 0
     worker.process.terminate()
     assert wait_until("it says that it stops", lambda: get(worker, "/ready")[0] == 503, 5, every=0.01)
     assert get(worker, "/ready")[1] == "stopping\n" and get(worker, "/live")[0] == 200

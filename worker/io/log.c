@@ -206,14 +206,3 @@ void log_stop(struct log *log)
 {
     push(log, COMMAND_STOP, 0, NULL);
 }
-
-void log_numbers(const struct log *log, struct log_numbers *numbers)
-{
-    *numbers = (struct log_numbers){.partitions_owned = atomic_load(&log->partitions_owned),
-                                    .records_in_flight = atomic_load(&log->records_in_flight),
-                                    .waiting_for_commit = atomic_load(&log->waiting_for_commit),
-                                    .commits = atomic_load(&log->commits),
-                                    .aborts = atomic_load(&log->aborts),
-                                    .producers_recreated = atomic_load(&log->producers_recreated),
-                                    .in_group = atomic_load(&log->in_group)};
-}

@@ -128,11 +128,18 @@ void log_read_control(struct log *log);
 void log_stop(struct log *log);
 void log_close(struct log *log);
 
-/* For metrics and the log: partitions owned, bytes and records waiting for commit. */
+enum log_credit { LOG_CREDIT_IN_FLIGHT, LOG_CREDIT_MEMORY, LOG_CREDIT_WINDOW, LOG_CREDITS };
+
+/* For metrics and the log. What costs time to find out is up to 2 s old. */
 struct log_numbers {
     int32_t partitions_owned, records_in_flight, waiting_for_commit;
     int64_t commits, aborts, producers_recreated;
-    bool in_group; /* the group has given us our partitions, which may be none */
+    int32_t held_back[LOG_CREDITS]; /* records fetched, and not handed over for want of that */
+    double window_used;             /* 0 to 1, of the partition that uses most of its */
+    double oldest_s;                /* age of the oldest delivery that is not committed; 0 = none */
+    int64_t lag_steps, lag_inbox;   /* records in the brokers' logs above what was handed over, as of the last fetch */
+    int32_t brokers_up;             /* to which the consumer is connected */
+    bool in_group;                  /* the group has given us our partitions, which may be none */
 };
 void log_numbers(const struct log *log, struct log_numbers *numbers);
 

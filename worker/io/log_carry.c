@@ -37,7 +37,8 @@ static struct log_moved *moved_new(struct log_window *window, struct log_deliver
                                 .known = delivered->offset,
                                 .at = delivered->offset,
                                 .to = -1,
-                                .source = delivered->source};
+                                .source = delivered->source,
+                                .since_us = delivered->since_us};
     delivered->source = NULL;
     return window->moved = moved;
 }
@@ -187,7 +188,9 @@ bool log_moved_arrive(struct log_window *window, int64_t offset)
         moved = moved->next;
     if (moved == NULL)
         return false;
-    log_window_push(window, offset)->moved = moved;
+    struct log_delivered *delivered = log_window_push(window, offset);
+    delivered->moved = moved;
+    delivered->since_us = moved->since_us;
     settle(window, moved);
     return true;
 }

@@ -12,6 +12,7 @@
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
  *   log_trim.c       deletes what is committed
+ *   log_numbers.c    what is told of all this
  *   log_window.c, log_carry.c, log_block.c, log_ring.c, offset_meta.c, offset_map.c   pure parts
  *
  * `struct log` is split by thread: what the loop thread owns, what the log thread owns, and what both may touch.
@@ -180,8 +181,9 @@ struct log {
     struct log_ring to_log;  /* struct log_command */
     atomic_bool quit;        /* log_close: end at once */
     atomic_bool disconnect;  /* producers in the making: give up */
-    atomic_int partitions_owned, records_in_flight, waiting_for_commit;
-    atomic_llong commits, aborts, producers_recreated;
+    atomic_int partitions_owned, records_in_flight, waiting_for_commit, window_span, brokers_up;
+    atomic_int held_back[LOG_CREDITS];
+    atomic_llong commits, aborts, producers_recreated, oldest_us, lag_steps, lag_inbox;
     atomic_bool in_group;
     atomic_int waiting_steps; /* with the loop, and not in flight */
 
@@ -211,6 +213,8 @@ struct log {
     struct log_awaited *awaited; /* whose reports the transaction under way waits for */
     size_t awaited_count, awaited_capacity;
     int64_t awaited_before; /* numbers given in transactions before: their reports may still come */
+    bool no_memory;         /* no steps were handed over for want of it */
+    int64_t numbers_us;     /* when to count again what is costly to count */
 
     rd_kafka_t *reader; /* read_committed, no group: `control` and `waiting` */
     rd_kafka_t *ruler;  /* read_uncommitted, no group: high watermarks */
@@ -337,6 +341,11 @@ bool log_send_abandon(struct log_producer *producer);
 
 /* ---- log_trim.c ---- */
 void log_trim_serve(struct log *log); /* never blocks */
+
+/* ---- log_numbers.c ---- */
+void log_numbers_publish(struct log *log); /* from the log thread, for log_numbers */
+/* librdkafka's statistics, of the consumer. */
+int log_on_statistics(rd_kafka_t *consumer, char *text, size_t size, void *opaque);
 
 /* ---- log_doubt.c ---- */
 void log_doubt_serve(struct log *log); /* settles it, when it can be; blocks for at most LOG_SLICE_MS */

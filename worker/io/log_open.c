@@ -41,6 +41,7 @@ static void copy_settings(struct log *log, const struct log_settings *settings)
     for (size_t i = 0; i < settings->properties_count; i++)
         log->properties[i] = copy_text(settings->properties[i]);
     log->control_end = -1;
+    log->oldest_us = INT64_MAX;
     log->burst_max = LOG_BURST_WORKS_MAX;
 }
 
@@ -191,6 +192,7 @@ bool log_consumer_open(struct log *log, struct error *error)
         {"fetch.message.max.bytes", once},
         {"fetch.wait.max.ms", "100"}, /* a partition whose queue was full waits for the fetch under way */
         {"fetch.error.backoff.ms", "50"},
+        {"statistics.interval.ms", "2000"},
         {NULL, NULL},
     };
     const struct kafka_property own[] = {
@@ -210,6 +212,7 @@ bool log_consumer_open(struct log *log, struct error *error)
     rd_kafka_conf_set_opaque(config, log);
     rd_kafka_conf_set_rebalance_cb(config, log_on_rebalance);
     rd_kafka_conf_set_error_cb(config, log_consumer_error);
+    rd_kafka_conf_set_stats_cb(config, log_on_statistics);
     log->consumer = kafka_open(RD_KAFKA_CONSUMER, config, error);
     if (log->consumer == NULL)
         return false;

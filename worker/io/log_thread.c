@@ -152,6 +152,7 @@ static void hand_over(struct log *log, struct log_partition *partition, const rd
 {
     if (!log_window_deliver(&partition->window, message->offset))
         return; /* done, by us or by an owner before */
+    log_window_date(&partition->window, clock_mono_us());
     struct log_event *event = log_event_of(LOG_RECORD, message);
     event->topic = partition->of->topic;
     event->topic_name = partition->of->name;
@@ -173,6 +174,7 @@ static void queue_error(struct log_partition *partition, const rd_kafka_message_
                  LOG_S("reason", rd_kafka_message_errstr(message)));
 }
 
+/* Credits: the window's, and of steps those in flight. */
 static size_t room(const struct log *log, const struct log_partition *partition)
 {
     int64_t span = log_window_span(&partition->window);
@@ -216,8 +218,8 @@ static bool serve_queues(struct log *log)
         adrift += log->partitions[i]->window.adrift;
     for (size_t i = 0; i < log->partitions_count && log->outbox_count == 0; i++) {
         struct log_partition *partition = log->partitions[(log->next_queue + i) % log->partitions_count];
-        if (partition->stage == STAGE_SERVING &&
-            (partition->of->topic != TOPIC_STEPS || budget_admits(BUDGET_HAND_OVER, -(int64_t)adrift)))
+        log->no_memory = !budget_admits(BUDGET_HAND_OVER, -(int64_t)adrift);
+        if (partition->stage == STAGE_SERVING && (partition->of->topic != TOPIC_STEPS || !log->no_memory))
             any = serve_queue(log, partition) || any;
     }
     log->next_queue++;
@@ -343,20 +345,6 @@ static void join(struct log *log)
 
 /* ---- the turn ---- */
 
-static void publish_numbers(struct log *log)
-{
-    size_t with_loop = 0, done = 0;
-    for (size_t i = 0; i < log->partitions_count; i++) {
-        const struct log_window *window = &log->partitions[i]->window;
-        with_loop += window->with_loop;
-        done += window->uncommitted > window->with_loop ? window->uncommitted - window->with_loop
-                                                        : 0; /* carried ones are with the loop only */
-    }
-    atomic_store_explicit(&log->partitions_owned, (int)log->partitions_count, memory_order_relaxed);
-    atomic_store_explicit(&log->records_in_flight, (int)with_loop, memory_order_relaxed);
-    atomic_store_explicit(&log->waiting_for_commit, (int)done, memory_order_relaxed);
-}
-
 void log_sleep(struct log *log, int64_t until_us)
 {
     struct pollfd fds[] = {{.fd = log->wake_fd, .events = POLLIN}, {.fd = log->to_log.fd, .events = POLLIN}};
@@ -407,7 +395,7 @@ static void turn(struct log *log)
     log_doubt_serve(log);
     busy = log_commit_serve(log) || busy;
     log_trim_serve(log);
-    publish_numbers(log);
+    log_numbers_publish(log);
     if (!busy && !log->failed && !log->stopping)
         log_sleep(log, next_due_us(log));
 }
@@ -424,7 +412,7 @@ static void end(struct log *log)
     if (log->failed)
         event->error = log->error;
     log_push(log, event);
-    publish_numbers(log);
+    log_numbers_publish(log);
     while (log->outbox_count > 0 && !atomic_load(&log->quit)) {
         log_flush(log);
         log_sleep(log, INT64_MAX);

@@ -106,6 +106,16 @@ bool log_window_deliver(struct log_window *window, int64_t offset)
     return true;
 }
 
+void log_window_date(struct log_window *window, int64_t now_us)
+{
+    log_window_at(window, window->count - 1)->since_us = now_us;
+}
+
+int64_t log_window_oldest_us(const struct log_window *window)
+{
+    return window->count > 0 ? log_window_at(window, 0)->since_us : INT64_MAX;
+}
+
 void log_window_keep(struct log_window *window, struct log_event *event)
 {
     log_window_at(window, window->count - 1)->source = log_block_hold(event);

@@ -79,6 +79,11 @@ void log_window_free(struct log_window *window);
 /* The record at `offset` came. False: it was done before, or was delivered already: pass it by. */
 bool log_window_deliver(struct log_window *window, int64_t offset);
 
+/* When the record that was delivered last was (µs, any clock). */
+void log_window_date(struct log_window *window, int64_t now_us);
+/* Of the lowest that is not committed; INT64_MAX: there is none. A carried one keeps its time. */
+int64_t log_window_oldest_us(const struct log_window *window);
+
 /* The event of the record that was delivered last: held for log_window_carry. */
 void log_window_keep(struct log_window *window, struct log_event *event);
 

@@ -6,6 +6,7 @@
 
 struct log_delivered {
     int64_t offset;
+    int64_t since_us;         /* log_window_date */
     struct log_work *work;    /* NULL: the loop has it, or it is committed */
     struct log_event *source; /* held while the loop has it, so that it can be carried; NULL: ordered, or in `moved` */
     struct log_moved *moved;  /* of window->moved; NULL: never carried */
@@ -23,7 +24,8 @@ struct log_moved {
     struct log_work *carry;   /* in `ready`; NULL: none under way */
     struct log_work *held;    /* the loop's, for when it is clear where the record is */
     struct log_event *source; /* held */
-    bool stays;               /* it cannot be carried */
+    int64_t since_us;
+    bool stays; /* it cannot be carried */
 };
 
 /* ---- log_window.c ---- */

@@ -43,6 +43,14 @@ static const struct row rows[METRICS_COUNT] = {
     [METRIC_REDIS_WRITES] = {OF(GAUGE, "myelin_redis_writes_allowed",
                                 "Whether Redis is fit to reserve writes; while it is not, they wait.")},
 
+    [METRIC_KAFKA_BROKERS] = {OF(GAUGE, "myelin_kafka_brokers_connected",
+                                 "Brokers that the consumer is connected to; 0: Kafka is not reached.")},
+    [METRIC_MEMORY] =
+        {OF(GAUGE, "myelin_memory_used_bytes",
+            "Memory taken from the budget of memory_max, by what takes it; what is fetched is not in it."),
+         LABELED("use")},
+    [METRIC_MEMORY_LIMIT] = {OF(GAUGE, "myelin_memory_limit_bytes", "The setting memory_max.")},
+
     [METRIC_PARTITIONS] = {OF(GAUGE, "myelin_partitions_owned", "Partitions of steps and inbox assigned here.")},
     [METRIC_DELIVERIES] = {OF(COUNTER, "myelin_deliveries_total", "Step events that reached this worker.")},
     [METRIC_IN_FLIGHT] = {OF(GAUGE, "myelin_steps_in_flight",
@@ -50,6 +58,21 @@ static const struct row rows[METRICS_COUNT] = {
                           LABELED("kind", "effect")},
     [METRIC_IN_FLIGHT_LIMIT] = {OF(GAUGE, "myelin_steps_in_flight_limit", "The setting in_flight_max.")},
     [METRIC_REQUESTS] = {OF(GAUGE, "myelin_http_requests_in_flight", "HTTP requests to models and tools under way.")},
+    [METRIC_PAUSED] = {OF(GAUGE, "myelin_http_answers_paused",
+                          "Of them, those whose answer is not read on for want of memory.")},
+    [METRIC_CREDITS_MISSING] =
+        {OF(GAUGE, "myelin_steps_waiting",
+            "Step events fetched and not worked on, by the credit that they wait for: one of their "
+            "endpoint, one in flight, memory, room in the window of their partition."),
+         LABELED("credit")},
+    [METRIC_WINDOW_USED] = {OF(
+        GAUGE, "myelin_window_used_ratio",
+        "How much of its window the partition uses that uses most; at 0.75 what lags is carried.")},
+    [METRIC_OLDEST] = {OF(GAUGE, "myelin_oldest_uncommitted_seconds",
+                          "Age of the oldest delivery that is not committed; 0: there is none.")},
+    [METRIC_LAG] = {OF(GAUGE, "myelin_consumer_lag_records",
+                       "Offsets in the partitions owned here above what was taken from them, as of the last fetch."),
+                    LABELED("topic")},
     [METRIC_WAITING_FOR_COMMIT] = {OF(GAUGE, "myelin_records_waiting_for_commit",
                                       "Finished records of steps and inbox that are not committed yet.")},
     [METRIC_STEPS_COMMITTED] = {OF(COUNTER, "myelin_records_committed_total",
