@@ -3,7 +3,9 @@
 import http.client
 import json
 import re
+import shutil
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -65,6 +67,17 @@ def check_conventions(text, families):
     for family in families:
         if family.type == "histogram":
             check_histogram(family)
+
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here: ops/setup test")
+
+
+def promtool(text):
+    """What Prometheus' own check says of it; "" = nothing, or it is not here."""
+    if shutil.which("promtool") is None:
+        return ""
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr if done.returncode == 0 else f"exit {done.returncode}: {done.stdout}{done.stderr}"
 
 
 def check_histogram(family):
@@ -165,6 +178,23 @@ def test_the_numbers_are_those_of_the_facts(space):
     assert sum(after["steps_in_flight"].values()) == after["records_waiting_for_commit"][()] == 0
     assert after["dead_letters_total"][()] == after["transactions_aborted_total"][()] == 0
     assert after["process_cpu_seconds_total"][()] > before["process_cpu_seconds_total"][()]
+    text = get(worker, "/metrics")[1]
+    named = re.findall(r'OF\((?:COUNTER|GAUGE|HISTOGRAM), "(\w+)"', (ROOT / "worker" / "io" / "metrics.c").read_text())
+    assert len(named) >= 40 and [name for name in named if f"# TYPE {name} " not in text] == [], "all of the table"
+    assert promtool(text) == ""
+
+
+@needs_promtool
+def test_promtool_finds_a_wrong_name(space):
+    space.create()
+    worker = space.worker("a")
+    ready(worker)
+    text = get(worker, "/metrics")[1]
+    assert promtool(text) == ""
+    for wrong, says in (("myelin_deliveries", 'counter metrics should have "_total" suffix'), ("myelin_deliveriesNow_total", "camelCase"),
+                        ("myelin_deliveries_milliseconds_total", 'use base unit "seconds"')):
+        assert says in promtool(text.replace("myelin_deliveries_total", wrong))
+    assert "no help text" in promtool(re.sub("# HELP myelin_ready .*\n", "", text))
 
 
 def test_calls_in_flight_and_stopping(space):
