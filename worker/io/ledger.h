@@ -12,9 +12,9 @@
  *   others act  not before      at + timeout + settle               until_ms, by Redis' clock
  *
  * So when somebody else looks, the request has been over, or given up by us, for `settle`, and the tool had at least
- * timeout / 2 + settle since it left. What remains: a tool that acts still later; Redis' clock stepping forward by more than
- * `settle`; a pause of this process between its last look at the clock and the first byte. Only a tool that honours keys
- * closes these.
+ * timeout / 2 + settle since it left. (An answer that waits for our memory is read later: its tool has acted.) What remains: a
+ * tool that acts still later; Redis' clock stepping forward by more than `settle`; a pause of this process between its last look
+ * at the clock and the first byte. Only a tool that honours keys closes these.
  */
 #ifndef MYELIN_IO_LEDGER_H
 #define MYELIN_IO_LEDGER_H
