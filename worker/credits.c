@@ -11,6 +11,7 @@
  *
  * Credits that come back are handed out in credits_tick.
  */
+#include <assert.h>
 #include <ctype.h>
 #include <string.h>
 #include <strings.h>
@@ -169,6 +170,7 @@ static void wait_no_more(struct delivery *delivery)
     struct gate *gate = delivery->waits_at;
     struct lane **link = lane_of(gate, delivery->source.tenure), *lane = *link;
     struct delivery *before = delivery->waits_before, *after = delivery->waits_after;
+    assert(lane != NULL); /* it is in it */
     *(before != NULL ? &before->waits_after : &lane->first) = after;
     *(after != NULL ? &after->waits_before : &lane->last) = before;
     if (lane->first == NULL) {

@@ -29,7 +29,7 @@ enum budget_use {
 
 enum budget_stage { BUDGET_HAND_OVER, BUDGET_BEGIN, BUDGET_READ, BUDGET_READ_ONE };
 
-void budget_open(int64_t size); /* bytes; before it is called, and with 0, everything is admitted */
+void budget_open(int64_t bytes); /* before it is called, and with 0, everything is admitted */
 int64_t budget_size(void);
 size_t budget_fetch(void);                        /* bytes */
 size_t budget_cache(void);                        /* bytes; with no limit 64 MiB */
