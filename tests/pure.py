@@ -2,7 +2,7 @@
 """tests/pure.py OBJECTS: proves from symbol tables that the core is pure (I8). OBJECTS is the object directory of a build.
 
 Deciding does no I/O, reads no clock and no random source, and allocates only through what it was given (the arena), through base
-(which ends the process when memory is out), through jansson's values and libc's search tree (the keeper's table). Two proofs:
+(which ends the process when memory is out) and jansson's values. Two proofs:
 
   1. what the core's own objects call is the project's or on the list of what computes on its arguments;
   2. whatever part of base and contract the core can reach, by any chain of calls, calls nothing that touches the world.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 COMPUTES = re.compile(
     r"mem(cpy|move|set|cmp|chr|rchr|mem)|str(len|nlen|cmp|ncmp|casecmp|ncasecmp|chr|rchr|chrnul|str|spn|cspn|pbrk)|v?snprintf"
-    r"|qsort|bsearch|t(search|find|delete|destroy)|l?labs|abs|(__isoc23_)?strto(l|ll|ul|ull|d)|__ctype_(b|tolower|toupper)_loc|tolower|toupper|isfinite"
+    r"|qsort|bsearch|l?labs|abs|(__isoc23_)?strto(l|ll|ul|ull|d)|__ctype_(b|tolower|toupper)_loc|tolower|toupper|isfinite"
     r"|floor|ceil|trunc|l?l?round|fmod|pow|__errno_location|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_"
     r"|json_(object|array|string|stringn|integer|real|null|true|false|equal|copy|deep_copy|delete|vunpack_ex)"
     r"|json_(object|array|string|integer|real|number|iter)_[a-z_]+")

@@ -57,15 +57,21 @@ void commit_fact(struct commit *commit, struct fact *fact)
                 });
 }
 
-void commit_row(struct commit *commit, const struct waiting_row *row, struct str run)
+struct str commit_row_body(struct commit *commit, enum record_type type, const void *row)
 {
-    struct log_record record = {
-        .topic = TOPIC_WAITING, .partition = commit->source->partition, .run = run, .key = row->key};
-    if (row->run != NULL)
-        record.value = encode(commit, RECORD_RUN_ROW, row->run, RECORD_SIZE_MAX);
-    else if (row->parked != NULL)
-        record.value = encode(commit, RECORD_STEP_PARKED, row->parked, RECORD_SIZE_MAX);
-    add(commit, record);
+    return encode(commit, type, row, RECORD_SIZE_MAX);
+}
+
+void commit_row(struct commit *commit, struct str run, struct str key, struct str body, int64_t ticket)
+{
+    add(commit, (struct log_record){
+                    .topic = TOPIC_WAITING,
+                    .partition = commit->source->partition,
+                    .run = run,
+                    .key = key,
+                    .value = body,
+                    .ticket = ticket,
+                });
 }
 
 /* The state names facts of this plan: all but where they lie, which the log will know. */

@@ -20,7 +20,7 @@ static void on_revoked(struct worker *worker, struct log_event *event)
              LOG_I("partition", event->partition), LOG_I("tenure", tenure));
     loop_orphan(worker, tenure); /* let go or lost: we are alive, so nobody died of what we have */
     if (event->topic == TOPIC_INBOX)
-        inbox_event(worker, event);
+        keep_event(worker, event);
     else
         log_event_free(event);
     log_release(worker->log, tenure);
@@ -51,7 +51,7 @@ void event_take(struct worker *worker, struct log_event *event)
     case LOG_CONTROL_END:
         worker->control_read = true;
         loop_contracts_read(worker);
-        inbox_contracts_read(worker);
+        keep_contracts_read(worker);
         break;
     case LOG_REVOKED:
     case LOG_LOST:
@@ -79,8 +79,9 @@ void event_take(struct worker *worker, struct log_event *event)
     case LOG_WAITING_ROW:
     case LOG_WAITING_END:
     case LOG_BACKLOG_END:
+    case LOG_PLACED:
         if (event->topic == TOPIC_INBOX)
-            inbox_event(worker, event);
+            keep_event(worker, event);
         else if (event->kind == LOG_RECORD)
             loop_step(worker, event);
         else

@@ -1,46 +1,100 @@
 /*
- * inbox.c: the keeper's side of a worker: what is addressed to a run, and what is due.
+ * inbox.c: what is addressed to a run, and what is due: one decision at a time.
  *
- * Each owned partition of `inbox` has one keeper (core/keeper.h). Every decision is one commit: step events, facts, rows of
- * `waiting`, and the inbox offset; for a timer the same position again with a new commit_seq, so that a keeper that lost the
- * partition is fenced.
+ * Every decision is one commit: step events, facts, rows of `waiting`, and the inbox offset; for a timer the same position
+ * again with a new commit_seq, so that a keeper that lost the partition is fenced. All bodies that it needs are in memory.
  */
-#include "worker/job.h"
+#include "worker/inbox.h"
 
-#include <string.h>
+#include <assert.h>
 
 #include "worker/base/crash.h"
 #include "worker/base/hash.h"
 #include "worker/base/json.h"
 #include "worker/base/logline.h"
-#include "worker/base/mem.h"
 #include "worker/io/clock.h"
 
-/* I7: due decisions in one go, so that records are not kept waiting by many timers. */
-#define INBOX_DUE_MAX 200
 #define REQUEST_ID_SIZE_MAX 256
-/* How long an ended run is kept for the deletion of its records in Redis, before that is tried again. */
-#define FORGET_AGAIN_MS 5000
 
-struct held {
-    struct log_event event;
-    struct held *next;
-};
-
-/* An ended run whose records in Redis are being deleted. */
-struct forgetting {
-    struct forgetting *next;
-    struct worker *worker;
-    struct inbox *inbox;
-    struct ledger_op *op;
-    struct str run; /* behind the struct */
-};
-
-static struct inbox *find(const struct worker *worker, const struct log_event *event)
+void job_open(struct job *job, struct worker *worker, struct inbox *inbox, struct arena *arena,
+              const struct log_event *source, int64_t offset, int64_t now_ms)
 {
-    for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next)
-        if (inbox->self.partition == event->partition && inbox->self.tenure == event->tenure)
-            return inbox;
+    *job = (struct job){.worker = worker, .inbox = inbox, .arena = arena, .now_ms = now_ms};
+    commit_open(&job->commit, worker, arena, source, offset);
+}
+
+void job_close(struct job *job)
+{
+    CRASH_POINT("keeper_before_commit");
+    commit_done(&job->commit);
+    if (job->waking != NULL)
+        wake_free(job->waking);
+}
+
+/* ---- rows of `waiting` ---- */
+
+/* Into the table and into the commit; what cannot be written down is in neither. */
+static void write_run(struct job *job, const struct run_row *row)
+{
+    struct str body = commit_row_body(&job->commit, RECORD_RUN_ROW, row);
+    if (body.data != NULL)
+        commit_row(&job->commit, row->run, row->run, body, keeper_put_run(job->inbox->keeper, row, body));
+}
+
+static void write_parked(struct job *job, const struct step_parked *parked)
+{
+    struct str body = commit_row_body(&job->commit, RECORD_STEP_PARKED, parked);
+    if (body.data != NULL)
+        commit_row(&job->commit, parked->run, keeper_parked_key(job->arena, parked->run, parked->branch), body,
+                   keeper_put_parked(job->inbox->keeper, parked, body));
+}
+
+static void release(struct job *job, struct str run, struct str branch)
+{
+    keeper_release(job->inbox->keeper, run, branch);
+    commit_row(&job->commit, run, keeper_parked_key(job->arena, run, branch), STR_NONE, 0);
+}
+
+void inbox_forget(struct job *job, struct str run)
+{
+    keeper_forget(job->inbox->keeper, run);
+    commit_row(&job->commit, run, run, STR_NONE, 0);
+}
+
+/* NULL: it cannot be read, which was said when it was loaded, or is a bug. */
+static const struct record *body_of(struct job *job, uint32_t row, enum record_type type)
+{
+    struct record *record = ARENA_NEW(job->arena, struct record);
+    struct error error = {.class = ERROR_NONE};
+    struct str body = keeper_body(job->inbox->keeper, row);
+    assert(body.data != NULL);
+    bool ok = record_decode(body, job->arena, record, &error);
+    if (ok && record->type == type)
+        return record;
+    LOG_ERROR("waiting.unreadable", LOG_I("partition", job->inbox->self.partition), LOG_S("wanted", record_name(type)),
+              LOG_S("reason", error.text));
+    return NULL;
+}
+
+const struct run_row *inbox_run(struct job *job, uint32_t row)
+{
+    const struct record *record = body_of(job, row, RECORD_RUN_ROW);
+    return record != NULL ? &record->is.run_row : NULL;
+}
+
+/* The parked step of this run at this contract step, in any branch; NULL = none. Its body says whose it is. */
+static const struct step_parked *parked_step(struct job *job, struct str run, struct str step)
+{
+    const struct keeper *keeper = job->inbox->keeper;
+    uint32_t open = keeper_run(keeper, run);
+    if (!keeper_is_open(keeper, open))
+        return NULL;
+    for (uint32_t row = keeper_parked_first(keeper, open); row != 0; row = keeper_parked_next(keeper, row)) {
+        const struct record *record = body_of(job, row, RECORD_STEP_PARKED);
+        const struct step_parked *parked = record != NULL ? &record->is.step_parked : NULL;
+        if (parked != NULL && str_equal(parked->run, run) && str_equal(parked->step, step))
+            return parked;
+    }
     return NULL;
 }
 
@@ -67,7 +121,7 @@ static void answer(struct job *job, struct str run, struct str request_id, const
     commit_fact(&job->commit, &fact);
 }
 
-struct decide_env job_env(struct job *job, const struct contract *contract)
+static struct decide_env env_of(struct job *job, const struct contract *contract)
 {
     const struct settings *settings = job->worker->settings;
     return (struct decide_env){
@@ -97,7 +151,7 @@ static const char *refuse_input(struct job *job, const struct contract *contract
 }
 
 /* NULL, or why it cannot be written down (too large, no valid text): then nothing of it is kept. */
-const char *job_refuse_plan(struct job *job, struct plan *plan)
+static const char *refuse_plan(struct job *job, struct plan *plan)
 {
     struct commit before = job->commit;
     commit_plan(&job->commit, plan);
@@ -113,11 +167,10 @@ const char *job_refuse_plan(struct job *job, struct plan *plan)
 static const char *start(struct job *job, const struct contract *contract, const struct run_requested *request,
                          struct str input_hash)
 {
-    struct decide_env env = job_env(job, contract);
+    struct decide_env env = env_of(job, contract);
     struct plan plan;
     decide_run(&env, request, &plan);
-    const char *refused = job_refuse_plan(job,
-                                          &plan); /* before the keeper knows of it: its table is what was written */
+    const char *refused = refuse_plan(job, &plan); /* before the keeper knows of it: its table is what was written */
     if (refused != NULL)
         return refused;
     struct run_row row = {
@@ -130,9 +183,7 @@ static const char *start(struct job *job, const struct contract *contract, const
         .started_at_ms = job->now_ms,
         .deadline_at_ms = job->now_ms + contract->limits.deadline_ms,
     };
-    struct waiting_row written;
-    keeper_open(job->inbox->keeper, &row, job->arena, &written);
-    commit_row(&job->commit, &written, request->run);
+    write_run(job, &row);
     return NULL;
 }
 
@@ -151,7 +202,9 @@ static void run_requested(struct job *job, const struct run_requested *request)
     else
         refused = refuse_input(job, contract, request, &input_hash);
     if (refused == NULL && contract != NULL) {
-        switch (keeper_start_verdict(job->inbox->keeper, request, input_hash, job->now_ms)) {
+        uint32_t row = keeper_run(job->inbox->keeper, request->run);
+        const struct run_row *known = row != 0 ? inbox_run(job, row) : NULL;
+        switch (keeper_start_verdict(job->inbox->keeper, request, known, input_hash, job->now_ms)) {
         case START_NEW:
             refused = start(job, contract, request, input_hash);
             break;
@@ -170,73 +223,122 @@ static void run_requested(struct job *job, const struct run_requested *request)
 
 /* ---- a waiting step wakes ---- */
 
+/* What waits cannot be read: its run ends with that reason, as if it had said so itself. */
+static void wake_unreadable(struct job *job, const struct step_parked *parked, const struct error *error)
+{
+    struct plan plan = {
+        .next = NEXT_END,
+        .closed = {.run = parked->run,
+                   .status = RUN_FAILED,
+                   .reason = arena_printf(job->arena, "its waiting step cannot be read: %s", error->text),
+                   .at_ms = job->now_ms},
+    };
+    commit_dead(&job->commit, plan.closed.reason, parked->run);
+    commit_plan(&job->commit, &plan);
+    release(job, parked->run, parked->branch);
+}
+
+/* NULL, or why not what was wanted: it waits on, since what a person said cannot be written down; or it cannot go on (its
+ * event or contract is unreadable), and its run was ended with that reason. */
+static const char *wake(struct job *job, const struct step_parked *parked, const struct wake *cause)
+{
+    const struct woken *woken = wake_state(job->waking);
+    const struct run *run = woken->run;
+    if (run == NULL) {
+        wake_unreadable(job, parked, &woken->error);
+        return "the waiting step cannot go on; see: myelin show";
+    }
+    const char *refused;
+    const struct contract *contract = contracts_find(job->worker->contracts, run->contract_hash, &refused);
+    struct decide_env env = env_of(job, contract);
+    struct plan plan;
+    bool lost = woken->error.class != ERROR_NONE;
+    bool known = !lost && contract != NULL && contract_step(contract, run->at.step) >= 0;
+    if (known)
+        decide_wake(&env, run, parked, cause, &plan);
+    else
+        decide_abandon(&env, run,
+                       lost ? arena_str(job->arena, str_of(woken->error.text))
+                            : STR("its contract, or the step in it, is not known"),
+                       &plan);
+    refused = refuse_plan(job, &plan);
+    if (refused != NULL && (cause->kind == WAKE_DECISION || cause->kind == WAKE_RESOLUTION))
+        return refused; /* who asked may ask with less */
+    if (refused != NULL) {
+        decide_abandon(&env, run, str_of(refused), &plan);
+        commit_plan(&job->commit, &plan);
+    }
+    release(job, parked->run, parked->branch); /* its own words: the event in it may tell of another step */
+    return known ? NULL : "the waiting step cannot go on; see: myelin show";
+}
+
+/* The state of what is about to go on, made ready before (inbox_whole). */
+static void take_state(struct job *job, const struct step_parked *parked)
+{
+    job->waking = parked != NULL ? wake_of(job->inbox, parked) : NULL;
+    assert(parked == NULL || job->waking != NULL);
+}
+
+void inbox_wake(struct job *job, uint32_t row)
+{
+    const struct record *record = body_of(job, row, RECORD_STEP_PARKED);
+    if (record == NULL) {
+        keeper_keep(job->inbox->keeper, row, INT64_MAX);
+        return;
+    }
+    const struct step_parked *parked = &record->is.step_parked;
+    take_state(job, parked);
+    struct wake cause = {.kind = keeper_past_deadline(parked, job->now_ms) ? WAKE_DEADLINE : WAKE_DUE};
+    wake(job, parked, &cause);
+}
+
 static void decision(struct job *job, const struct decision *decision)
 {
-    const char *refused = keeper_refuse_decision(job->inbox->keeper, decision, job->arena);
+    const struct step_parked *parked = parked_step(job, decision->run, decision->step);
+    take_state(job, parked);
+    const char *refused = keeper_refuse_decision(job->inbox->keeper, decision, parked, job->arena);
     if (refused == NULL) {
         struct wake cause = {.kind = WAKE_DECISION, .decision = decision};
-        refused = wake(job, keeper_parked_step(job->inbox->keeper, decision->run, decision->step), &cause);
+        refused = wake(job, parked, &cause);
     }
     answer(job, decision->run, decision->request_id, decision->approved ? "approve" : "reject", refused);
 }
 
 static void resolved(struct job *job, const struct resolved *resolved)
 {
-    const char *refused = keeper_refuse_resolution(job->inbox->keeper, resolved, job->arena);
+    const struct step_parked *parked = parked_step(job, resolved->run, resolved->step);
+    take_state(job, parked);
+    const char *refused = keeper_refuse_resolution(job->inbox->keeper, resolved, parked, job->arena);
     if (refused == NULL) {
         struct wake cause = {.kind = WAKE_RESOLUTION, .resolution = resolved};
-        refused = wake(job, keeper_parked_step(job->inbox->keeper, resolved->run, resolved->step), &cause);
+        refused = wake(job, parked, &cause);
     }
     answer(job, resolved->run, resolved->request_id, "resolve", refused);
 }
 
 /* ---- records ---- */
 
-void job_open(struct job *job, struct worker *worker, struct inbox *inbox, const struct log_event *source,
-              int64_t offset, int64_t now_ms)
-{
-    *job = (struct job){.worker = worker, .inbox = inbox, .arena = arena_new(), .now_ms = now_ms};
-    commit_open(&job->commit, worker, job->arena, source, offset);
-}
-
-void job_close(struct job *job)
-{
-    CRASH_POINT("keeper_before_commit");
-    commit_done(&job->commit);
-    wake_over(job);
-    arena_free(job->arena);
-}
-
-static bool is_open(const struct job *job, struct str run)
-{
-    const struct run_row *row = keeper_run(job->inbox->keeper, run);
-    return row != NULL && row->ended_at_ms == 0;
-}
-
 static void closed(struct job *job, const struct run_closed *closed)
 {
-    struct waiting_row written;
-    if (!is_open(job, closed->run)) {
+    uint32_t row = keeper_run(job->inbox->keeper, closed->run);
+    const struct run_row *open = keeper_is_open(job->inbox->keeper, row) ? inbox_run(job, row) : NULL;
+    if (open == NULL || !str_equal(open->run, closed->run)) {
         commit_dead(&job->commit, STR("the end of a run that is not open"), closed->run);
         return;
     }
-    keeper_close(job->inbox->keeper, closed, job->arena, &written);
-    commit_row(&job->commit, &written, closed->run);
+    struct run_row ended = keeper_ended(open, closed);
+    write_run(job, &ended);
 }
 
 static void park(struct job *job, const struct step_parked *parked)
 {
-    struct waiting_row written;
-    if (!is_open(job, parked->run)) {
+    if (keeper_is_open(job->inbox->keeper, keeper_run(job->inbox->keeper, parked->run)))
+        write_parked(job, parked);
+    else
         commit_dead(&job->commit, STR("a parked step of a run that is not open"), parked->run);
-        return;
-    }
-    keeper_park(job->inbox->keeper, parked, job->arena, &written);
-    commit_row(&job->commit, &written, parked->run);
 }
 
-/* NULL, or what of the record is out of all bounds: what is due is computed from times, and an answer must fit a record. */
-static const char *unsound(const struct record *record)
+const char *inbox_unsound(const struct record *record)
 {
     static const char *const request_id = "request_id is over 256 bytes";
     switch (record->type) {
@@ -262,7 +364,63 @@ static const char *unsound(const struct record *record)
     }
 }
 
-static void dispatch(struct job *job, struct record *record)
+bool inbox_needs_control(const struct worker *worker, const struct record *record)
+{
+    const char *refused;
+    return record->type == RECORD_RUN_REQUESTED &&
+           contracts_find(worker->contracts, record->is.run_requested.contract_hash, &refused) == NULL &&
+           refused == NULL;
+}
+
+enum inbox_need inbox_needs(const struct keeper *keeper, const struct record *record, uint32_t *run)
+{
+    switch (record->type) {
+    case RECORD_RUN_REQUESTED:
+        *run = keeper_run(keeper, record->is.run_requested.run);
+        return *run != 0 ? NEEDS_RUN : NEEDS_NOTHING;
+    case RECORD_RUN_CLOSED:
+        *run = keeper_run(keeper, record->is.run_closed.run);
+        return keeper_is_open(keeper, *run) ? NEEDS_RUN : NEEDS_NOTHING;
+    case RECORD_DECISION:
+        *run = keeper_run(keeper, record->is.decision.run);
+        return keeper_is_open(keeper, *run) ? NEEDS_PARKED : NEEDS_NOTHING;
+    case RECORD_RESOLVED:
+        *run = keeper_run(keeper, record->is.resolved.run);
+        return keeper_is_open(keeper, *run) ? NEEDS_PARKED : NEEDS_NOTHING;
+    default:
+        return NEEDS_NOTHING;
+    }
+}
+
+bool inbox_whole(struct worker *worker, struct inbox *inbox, const struct record *record)
+{
+    struct str run, step;
+    if (record->type == RECORD_DECISION) {
+        run = record->is.decision.run;
+        step = record->is.decision.step;
+    } else if (record->type == RECORD_RESOLVED) {
+        run = record->is.resolved.run;
+        step = record->is.resolved.step;
+    } else {
+        return true;
+    }
+    struct job job = {.worker = worker, .inbox = inbox, .arena = arena_new()};
+    const struct step_parked *parked = parked_step(&job, run, step);
+    bool whole = parked == NULL || wake_ready(worker, inbox, parked);
+    arena_free(job.arena);
+    return whole;
+}
+
+bool inbox_row_whole(struct worker *worker, struct inbox *inbox, uint32_t row)
+{
+    struct job job = {.worker = worker, .inbox = inbox, .arena = arena_new()};
+    const struct record *record = body_of(&job, row, RECORD_STEP_PARKED);
+    bool whole = record == NULL || wake_ready(worker, inbox, &record->is.step_parked);
+    arena_free(job.arena);
+    return whole;
+}
+
+void inbox_decide(struct job *job, struct record *record)
 {
     switch (record->type) {
     case RECORD_RUN_REQUESTED:
@@ -285,240 +443,5 @@ static void dispatch(struct job *job, struct record *record)
     default:
         commit_dead(&job->commit, arena_printf(job->arena, "a %s does not belong here", record_name(record->type)),
                     STR_NONE);
-    }
-}
-
-/* A contract that is not known yet may be on its way: `control` must be read first. */
-static bool needs_control(const struct job *job, const struct record *record)
-{
-    const char *refused;
-    return record->type == RECORD_RUN_REQUESTED &&
-           contracts_find(job->worker->contracts, record->is.run_requested.contract_hash, &refused) == NULL &&
-           refused == NULL;
-}
-
-void inbox_handle(struct worker *worker, struct inbox *inbox, struct log_event *event, bool control_read)
-{
-    struct job job;
-    job_open(&job, worker, inbox, event, event->offset, clock_wall_ms());
-    struct record *record = ARENA_NEW(job.arena, struct record);
-    struct error error;
-    bool decoded = record_decode(event->value, job.arena, record, &error);
-    bool unknown = decoded ? needs_control(&job, record) : error.class == ERROR_RETRY;
-    if (!control_read && unknown) {
-        struct held *held = mem_new(sizeof(*held));
-        held->event = *event;
-        *inbox->held_last = held;
-        inbox->held_last = &held->next;
-        log_read_control(worker->log);
-        arena_free(job.arena);
-        return;
-    }
-    const char *why = decoded ? unsound(record) : NULL;
-    if (why != NULL)
-        commit_dead(&job.commit, str_of(why), STR_NONE);
-    else if (decoded)
-        dispatch(&job, record);
-    else
-        commit_dead(&job.commit, arena_str(job.arena, str_of(error.text)), STR_NONE);
-    if (job.pending) {
-        wake_hold(&job, event);
-        arena_free(job.arena);
-        return;
-    }
-    job_close(&job);
-    log_event_free(event);
-}
-
-void inbox_contracts_read(struct worker *worker)
-{
-    for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
-        while (inbox->held != NULL) {
-            struct held *held = inbox->held;
-            inbox->held = held->next;
-            inbox_handle(worker, inbox, &held->event, true);
-            mem_free(held);
-        }
-        inbox->held_last = &inbox->held;
-    }
-}
-
-/* ---- tenure ---- */
-
-static void assigned(struct worker *worker, const struct log_event *event)
-{
-    struct inbox *inbox = mem_new(sizeof(*inbox));
-    *inbox = (struct inbox){
-        .next = worker->inboxes,
-        .self = {.topic = event->topic,
-                 .topic_name = event->topic_name,
-                 .partition = event->partition,
-                 .tenure = event->tenure,
-                 .offset = -1},
-        .keeper = keeper_new(worker->settings->ended_keep_ms),
-    };
-    inbox->held_last = &inbox->held;
-    worker->inboxes = inbox;
-}
-
-static void forgetting_free(struct forgetting *forgetting)
-{
-    struct forgetting **link = &forgetting->inbox->forgetting;
-    while (*link != forgetting)
-        link = &(*link)->next;
-    *link = forgetting->next;
-    mem_free(forgetting);
-}
-
-static void drop(struct inbox *inbox)
-{
-    while (inbox->held != NULL) {
-        struct held *held = inbox->held;
-        inbox->held = held->next;
-        log_event_free(&held->event);
-        mem_free(held);
-    }
-    while (inbox->forgetting != NULL) {
-        ledger_cancel(inbox->forgetting->op);
-        forgetting_free(inbox->forgetting);
-    }
-    wake_drop(inbox);
-    keeper_free(inbox->keeper);
-    mem_free(inbox);
-}
-
-static void revoked(struct worker *worker, const struct log_event *event)
-{
-    for (struct inbox **link = &worker->inboxes; *link != NULL; link = &(*link)->next) {
-        struct inbox *inbox = *link;
-        if (inbox->self.tenure != event->tenure)
-            continue;
-        *link = inbox->next;
-        drop(inbox);
-        return;
-    }
-}
-
-static void waiting_row(struct inbox *inbox, const struct log_event *event)
-{
-    if (event->value.data == NULL) {
-        keeper_load_tombstone(inbox->keeper, event->key);
-        return;
-    }
-    struct arena *arena = arena_new();
-    struct record *record = ARENA_NEW(arena, struct record);
-    struct error error;
-    bool ok = record_decode(event->value, arena, record, &error);
-    if (ok && unsound(record) != NULL)
-        ok = error_set(&error, ERROR_POISON, "%s", unsound(record));
-    if (!ok)
-        LOG_ERROR("waiting.unreadable", LOG_I("partition", event->partition), LOG_I("offset", event->offset),
-                  LOG_S("reason", error.text));
-    else if (record->type == RECORD_RUN_ROW)
-        keeper_load_run(inbox->keeper, &record->is.run_row);
-    else if (record->type == RECORD_STEP_PARKED)
-        keeper_load_parked(inbox->keeper, &record->is.step_parked);
-    arena_free(arena);
-}
-
-void inbox_event(struct worker *worker, struct log_event *event)
-{
-    struct inbox *inbox = event->kind == LOG_ASSIGNED ? NULL : find(worker, event);
-    if (event->kind == LOG_ASSIGNED) {
-        assigned(worker, event);
-    } else if (event->kind == LOG_REVOKED || event->kind == LOG_LOST) {
-        revoked(worker, event);
-    } else if (inbox != NULL && event->kind == LOG_WAITING_ROW) {
-        waiting_row(inbox, event);
-    } else if (inbox != NULL && event->kind == LOG_WAITING_END) {
-        inbox->rebuilt = true;
-        LOG_INFO("keeper.rebuilt", LOG_I("partition", event->partition), LOG_I("tenure", event->tenure),
-                 LOG_I("open", keeper_open_count(inbox->keeper)), LOG_I("parked", keeper_parked_count(inbox->keeper)));
-    } else if (inbox != NULL && event->kind == LOG_BACKLOG_END) {
-        inbox->caught_up = true;
-    } else if (inbox != NULL && event->kind == LOG_RECORD) {
-        inbox_handle(worker, inbox, event, false);
-        return;
-    }
-    log_event_free(event);
-}
-
-/* ---- time ---- */
-
-static void on_forgotten(void *context, const struct ledger_answer *answer)
-{
-    struct forgetting *forgetting = context;
-    struct worker *worker = forgetting->worker;
-    if (answer->verdict == LEDGER_GO) {
-        struct job job;
-        struct waiting_row row;
-        job_open(&job, worker, forgetting->inbox, &forgetting->inbox->self, -1, clock_wall_ms());
-        struct str run = arena_str(job.arena, forgetting->run);
-        keeper_forget(forgetting->inbox->keeper, run, job.arena, &row);
-        commit_row(&job.commit, &row, run);
-        job_close(&job);
-    } else { /* it comes due again */
-        LOG_WARN("run.kept", LOG_STR("run", forgetting->run), LOG_STR("reason", answer->reason));
-    }
-    forgetting_free(forgetting);
-}
-
-/* First its records of writes in Redis, then itself: were it the other way round, a run of the same id could adopt what this one
- * did, and records could be left for ever. */
-static void forget(struct worker *worker, struct inbox *inbox, struct str run, int64_t now_ms)
-{
-    struct forgetting *forgetting = mem_new(sizeof(*forgetting) + run.size + 1);
-    *forgetting = (struct forgetting){
-        .next = inbox->forgetting, .worker = worker, .inbox = inbox, .run = {(const char *)(forgetting + 1), run.size}};
-    memcpy(forgetting + 1, run.data, run.size);
-    inbox->forgetting = forgetting;
-    keeper_keep(inbox->keeper, run, now_ms + FORGET_AGAIN_MS);
-    int64_t before_ms = keeper_run(inbox->keeper, run)->ended_at_ms + worker->settings->ended_keep_ms / 2;
-    forgetting->op = ledger_forget(worker->ledger, forgetting->run, before_ms, on_forgotten, forgetting);
-}
-
-static void due_now(struct worker *worker, struct inbox *inbox, const struct keeper_due *due, int64_t now_ms)
-{
-    struct job job;
-    if (due->kind == KEEPER_DUE_FORGET) {
-        forget(worker, inbox, due->run, now_ms);
-        return;
-    }
-    job_open(&job, worker, inbox, &inbox->self, -1, now_ms);
-    wake_due(&job, due->parked);
-}
-
-int64_t inbox_tick(struct worker *worker, int64_t now_ms)
-{
-    int64_t next_ms = INT64_MAX;
-    for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
-        if (!inbox->rebuilt || !inbox->caught_up)
-            continue;
-        struct keeper_due due = keeper_next_due(inbox->keeper, now_ms);
-        for (int i = 0; due.kind != KEEPER_DUE_NONE && i < INBOX_DUE_MAX; i++) {
-            due_now(worker, inbox, &due, now_ms);
-            due = keeper_next_due(inbox->keeper, now_ms);
-        }
-        int64_t due_ms = keeper_due_ms(inbox->keeper);
-        next_ms = due_ms < next_ms ? due_ms : next_ms;
-    }
-    return next_ms;
-}
-
-void inbox_numbers(const struct worker *worker, size_t *open, size_t *parked)
-{
-    *open = *parked = 0;
-    for (const struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
-        *open += inbox->rebuilt ? keeper_open_count(inbox->keeper) : 0;
-        *parked += inbox->rebuilt ? keeper_parked_count(inbox->keeper) : 0;
-    }
-}
-
-void inbox_free(struct worker *worker)
-{
-    while (worker->inboxes != NULL) {
-        struct inbox *inbox = worker->inboxes;
-        worker->inboxes = inbox->next;
-        drop(inbox);
     }
 }

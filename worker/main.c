@@ -21,7 +21,7 @@
 #include "worker/io/metrics.h"
 #include "worker/worker.h"
 
-enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN, SOURCE_PAYLOADS };
+enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN, SOURCE_PAYLOADS, SOURCE_RECALL };
 
 #define EVENTS_MAX 64
 #define RECORDS_MAX 256     /* log events in one go, so that sockets and timers get their turn */
@@ -94,7 +94,7 @@ static int wait_ms(struct worker *worker)
     int64_t next = WAIT_MAX_MS;
     int64_t wanted[] = {
         ledger_tick(worker->ledger, now_ms) - now_ms, caller_tick(worker->caller, now_ms) - now_ms,
-        loop_tick(worker, now_ms) - now_ms,           inbox_tick(worker, wall_ms) - wall_ms,
+        loop_tick(worker, now_ms) - now_ms,           keep_tick(worker, wall_ms) - wall_ms,
         admin_tick(worker->admin, now_ms) - now_ms,   worker->log_stopped ? worker->stop_by_ms - now_ms : WAIT_MAX_MS,
     };
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
@@ -128,6 +128,8 @@ static void turn(struct worker *worker, int64_t wait_ms_max)
             admin_ready(worker->admin);
         else if (source == SOURCE_PAYLOADS)
             payload_ready(worker->payloads);
+        else if (source == SOURCE_RECALL)
+            keep_recalled(worker);
     }
 }
 
@@ -266,7 +268,8 @@ static bool open_ports(struct worker *worker, struct error *error)
     worker->ledger = ledger_open(&ledger, worker->epoll_fd, SOURCE_LEDGER, error);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, worker->epoll_fd, SOURCE_CALLER, error) : NULL;
     worker->payloads = worker->caller != NULL ? payload_open(settings, error) : NULL;
-    worker->log = worker->payloads != NULL && take_slot(worker) ? open_log(worker, error) : NULL;
+    worker->log = worker->payloads != NULL && keep_open(worker, error) && take_slot(worker) ? open_log(worker, error)
+                                                                                            : NULL;
     return worker->log != NULL;
 }
 
@@ -289,6 +292,7 @@ static int serve(const struct settings *settings, int signal_fd)
     if (opened) {
         watch(&worker, log_fd(worker.log), SOURCE_LOG);
         watch(&worker, payload_fd(worker.payloads), SOURCE_PAYLOADS);
+        watch(&worker, recall_fd(worker.recall), SOURCE_RECALL);
         LOG_INFO("ready", LOG_S("worker", worker.name), LOG_STR("namespace", settings->name_space));
         run(&worker);
         LOG_INFO("stopped", LOG_S("worker", worker.name), LOG_I("left_in_flight", worker.deliveries_count));
@@ -297,7 +301,7 @@ static int serve(const struct settings *settings, int signal_fd)
     }
     admin_close(worker.admin);
     caller_close(worker.caller);
-    inbox_free(&worker); /* before the ledger, of which it waits for answers */
+    keep_free(&worker);
     if (worker.ledger != NULL)
         release_slot(&worker);
     ledger_close(worker.ledger);

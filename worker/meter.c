@@ -21,8 +21,8 @@ static const char *const call_kinds[] = {"model", "tool", "probe"};
 /* What is known beforehand is shown from the start, as 0. */
 struct metrics *meter_new(const struct settings *settings)
 {
-    static const enum metric_id plain[] = {METRIC_DELIVERIES, METRIC_STEPS_COMMITTED, METRIC_RUNS_STARTED,
-                                           METRIC_DOUBTS, METRIC_DEAD};
+    static const enum metric_id plain[] = {
+        METRIC_DELIVERIES, METRIC_STEPS_COMMITTED, METRIC_RUNS_STARTED, METRIC_DOUBTS, METRIC_DEAD, METRIC_READ_BACK};
     static const char *const ends[] = {"answered", "failed", "doubt", "not_now", "reused", "adopted"};
     struct metrics *metrics = metrics_new();
     char schema[17];
@@ -209,7 +209,7 @@ static void collect(const struct worker *worker, const struct log_numbers *numbe
     struct timespec cpu = {0};
     size_t open = 0, parked = 0;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-    inbox_numbers(worker, &open, &parked);
+    keep_numbers(worker, &open, &parked);
     collect_in_flight(worker);
     collect_credits(worker, numbers);
     metrics_set(metrics, METRIC_CPU, NULL, (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
@@ -223,6 +223,7 @@ static void collect(const struct worker *worker, const struct log_numbers *numbe
     metrics_set(metrics, METRIC_RECREATED, NULL, (double)numbers->producers_recreated);
     metrics_set(metrics, METRIC_RUNS_OPEN, NULL, (double)open);
     metrics_set(metrics, METRIC_PARKED, NULL, (double)parked);
+    metrics_set(metrics, METRIC_KEEPER_MEMORY, NULL, (double)keeper_bodies_size(worker->bodies));
 }
 
 void meter_page(void *context, const char *path, struct admin_page *page)

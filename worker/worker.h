@@ -7,7 +7,8 @@
  *   credits.c    back-pressure: what a step event must have before it is worked on
  *   orphan.c     calls in flight of partitions that were let go
  *   alone.c      step events that workers die of
- *   inbox.c      the keeper's side: what is addressed to a run, and what is due
+ *   keep.c       the keeper's side: partitions of `inbox`, in which order they are worked off, the bodies of what waits
+ *   inbox.c      what is addressed to a run, or due, and what follows
  *   contracts.c  the versions of contracts that `control` holds
  *   commit.c     a plan as records for the log
  *   payload.c    what a step event names, put back into it
@@ -21,6 +22,7 @@
 #include "worker/io/caller.h"
 #include "worker/io/ledger.h"
 #include "worker/io/log.h"
+#include "worker/io/recall.h"
 #include "worker/record.h"
 #include "worker/settings.h"
 
@@ -42,8 +44,10 @@ struct worker {
     struct payloads *payloads;
     struct credits *credits;
     struct metrics *metrics;
-    struct admin *admin;         /* NULL: switched off */
-    struct inbox *inboxes;       /* the inbox partitions that we own */
+    struct admin *admin;   /* NULL: switched off */
+    struct inbox *inboxes; /* the inbox partitions that we own */
+    struct keeper_bodies *bodies;
+    struct recall *recall;
     struct delivery *deliveries; /* step events in our hands */
     int32_t deliveries_count;
     int32_t begun_count;    /* of them, those that are not held back */
@@ -90,13 +94,15 @@ void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over:
 /* A partition that we had before is ours again, and untouched: the calls of its tenure before go on for this one. */
 void loop_keep(struct worker *worker, const struct log_event *assigned);
 
-/* ---- inbox.c ---- */
-void inbox_event(struct worker *worker, struct log_event *event); /* any event of the inbox; takes the event */
-void inbox_contracts_read(struct worker *worker);
-int64_t inbox_tick(struct worker *worker, int64_t now_ms); /* what is due; returns when to look again (wall clock) */
-void inbox_free(struct worker *worker);
+/* ---- keep.c ---- */
+bool keep_open(struct worker *worker, struct error *error);
+void keep_free(struct worker *worker);                           /* before the ledger, of which it waits for answers */
+void keep_event(struct worker *worker, struct log_event *event); /* any event of the inbox; takes the event */
+void keep_contracts_read(struct worker *worker);
+void keep_recalled(struct worker *worker);                /* recall_fd is readable */
+int64_t keep_tick(struct worker *worker, int64_t now_ms); /* what is due; returns when to look again (wall clock) */
 /* Open runs and parked steps of all keepers that are rebuilt. */
-void inbox_numbers(const struct worker *worker, size_t *open, size_t *parked);
+void keep_numbers(const struct worker *worker, size_t *open, size_t *parked);
 
 /* ---- contracts.c ---- */
 struct contracts *contracts_new(void);
@@ -127,7 +133,9 @@ void commit_open(struct commit *commit, struct worker *worker, struct arena *are
                  int64_t offset);
 void commit_plan(struct commit *commit, struct plan *plan);
 void commit_fact(struct commit *commit, struct fact *fact);
-void commit_row(struct commit *commit, const struct waiting_row *row, struct str run);
+/* A row of `waiting` as it is written, in the arena. STR_NONE: it cannot be; commit->failed. */
+struct str commit_row_body(struct commit *commit, enum record_type type, const void *row);
+void commit_row(struct commit *commit, struct str run, struct str key, struct str body, int64_t ticket);
 void commit_dead(struct commit *commit, struct str reason, struct str run);
 /* Hands everything to the log. When something could not be encoded the source goes to `dead` instead, with that reason. */
 void commit_done(struct commit *commit);

@@ -226,10 +226,31 @@ static struct str event_of(struct play *play, struct run *run)
     return encode(play, RECORD_STEP_READY, run);
 }
 
+static void write_run(struct play *play, const struct run_row *row)
+{
+    struct str body = encode(play, RECORD_RUN_ROW, row);
+    keeper_put_run(play->keeper, &decode(play, RECORD_RUN_ROW, body)->is.run_row, body);
+}
+
+static const struct step_parked *parked_at(struct play *play, uint32_t row)
+{
+    return &decode(play, RECORD_STEP_PARKED, keeper_body(play->keeper, row))->is.step_parked;
+}
+
+const struct step_parked *drive_parked(struct play *play, struct str run, struct str step)
+{
+    for (uint32_t row = keeper_parked_first(play->keeper, keeper_run(play->keeper, run)); row != 0;
+         row = keeper_parked_next(play->keeper, row)) {
+        const struct step_parked *parked = parked_at(play, row);
+        if (step.data == NULL || str_equal(parked->step, step))
+            return parked;
+    }
+    return NULL;
+}
+
 /* `from`: the step event that was decided; NULL = something else was. */
 static void apply(struct play *play, const struct run *from, struct plan *plan)
 {
-    struct waiting_row row;
     play->call = NULL;
     tell_facts(play, plan);
     if (plan->not_done)
@@ -246,15 +267,18 @@ static void apply(struct play *play, const struct run *from, struct plan *plan)
     case NEXT_PARK: {
         check_usage(play, &plan->run->usage);
         plan->parked.event = play->event = event_of(play, plan->run);
-        const struct step_parked *parked = &travel(play, RECORD_STEP_PARKED, &plan->parked)->is.step_parked;
+        struct str body = encode(play, RECORD_STEP_PARKED, &plan->parked);
+        const struct step_parked *parked = &decode(play, RECORD_STEP_PARKED, body)->is.step_parked;
         trace_parked(&play->trace, parked);
-        keeper_park(play->keeper, parked, play->arena, &row);
+        keeper_put_parked(play->keeper, parked, body);
         break;
     }
     case NEXT_END: {
         const struct run_closed *closed = &travel(play, RECORD_RUN_CLOSED, &plan->closed)->is.run_closed;
+        struct str open = keeper_body(play->keeper, keeper_run(play->keeper, closed->run));
+        struct run_row ended = keeper_ended(&decode(play, RECORD_RUN_ROW, open)->is.run_row, closed);
         trace_closed(&play->trace, closed);
-        keeper_close(play->keeper, closed, play->arena, &row);
+        write_run(play, &ended);
         break;
     }
     }
@@ -295,7 +319,11 @@ void drive_run(struct play *play, const struct run_requested *request)
     struct str hash = request->input;
     const struct run_requested *asked = &travel(play, RECORD_RUN_REQUESTED, request)->is.run_requested;
     static const char *const verdicts[] = {"new", "the same run", "another run with this id", "too old"};
-    enum start_verdict verdict = keeper_start_verdict(play->keeper, asked, hash, play->now_ms);
+    uint32_t number = keeper_run(play->keeper, asked->run);
+    const struct run_row *known = number != 0
+                                      ? &decode(play, RECORD_RUN_ROW, keeper_body(play->keeper, number))->is.run_row
+                                      : NULL;
+    enum start_verdict verdict = keeper_start_verdict(play->keeper, asked, known, hash, play->now_ms);
     if (verdict != START_NEW) {
         trace_line(&play->trace, "not started: %s", verdicts[verdict]);
         return;
@@ -310,8 +338,7 @@ void drive_run(struct play *play, const struct run_requested *request)
         .started_at_ms = play->now_ms,
         .deadline_at_ms = play->now_ms + play->contract->limits.deadline_ms,
     };
-    struct waiting_row written;
-    keeper_open(play->keeper, &travel(play, RECORD_RUN_ROW, &row)->is.run_row, play->arena, &written);
+    write_run(play, &row);
     play->run_id = asked->run;
     fold_free(play->fold);
     play->fold = fold_new(asked->run);
@@ -334,10 +361,9 @@ static void wake(struct play *play, const struct step_parked *parked, const stru
 {
     const struct run *run = &decode(play, RECORD_STEP_READY, parked->event)->is.step_ready;
     struct plan plan;
-    struct waiting_row row;
     play->deliveries++;
     decide(play, &(struct input){.run = run, .parked = parked, .wake = cause}, &plan);
-    keeper_release(play->keeper, run->id, run->at.branch, play->arena, &row);
+    keeper_release(play->keeper, run->id, run->at.branch);
     apply(play, NULL, &plan);
 }
 
@@ -347,16 +373,16 @@ void drive_time(struct play *play, int64_t ms)
     while (keeper_due_ms(play->keeper) <= until_ms) {
         play->now_ms = keeper_due_ms(play->keeper) > play->now_ms ? keeper_due_ms(play->keeper) : play->now_ms;
         play->trace.now_ms = play->now_ms;
-        struct keeper_due due = keeper_next_due(play->keeper, play->now_ms);
-        if (due.kind == KEEPER_DUE_FORGET) {
-            struct waiting_row row;
+        uint32_t row = keeper_next_due(play->keeper, play->now_ms);
+        if (keeper_row_ended(play->keeper, row)) {
             trace_line(&play->trace, "the ended run is forgotten");
-            keeper_forget(play->keeper, arena_str(play->arena, due.run), play->arena, &row);
+            keeper_forget(play->keeper, decode(play, RECORD_RUN_ROW, keeper_body(play->keeper, row))->is.run_row.run);
             continue;
         }
-        trace_line(&play->trace, "%s",
-                   due.kind == KEEPER_DUE_DEADLINE ? "the run's deadline has passed" : "its time has come");
-        wake(play, due.parked, &(struct wake){.kind = due.kind == KEEPER_DUE_DEADLINE ? WAKE_DEADLINE : WAKE_DUE});
+        const struct step_parked *parked = parked_at(play, row);
+        bool deadline = keeper_past_deadline(parked, play->now_ms);
+        trace_line(&play->trace, "%s", deadline ? "the run's deadline has passed" : "its time has come");
+        wake(play, parked, &(struct wake){.kind = deadline ? WAKE_DEADLINE : WAKE_DUE});
     }
     play->now_ms = play->now_ms > until_ms ? play->now_ms : until_ms;
     play->trace.now_ms = play->now_ms;
@@ -366,22 +392,22 @@ void drive_decision(struct play *play, struct decision *decision)
 {
     decision->at_ms = play->now_ms;
     const struct decision *sent = &travel(play, RECORD_DECISION, decision)->is.decision;
-    const char *refused = keeper_refuse_decision(play->keeper, sent, play->arena);
+    const struct step_parked *parked = drive_parked(play, sent->run, sent->step);
+    const char *refused = keeper_refuse_decision(play->keeper, sent, parked, play->arena);
     if (refused != NULL)
         trace_line(&play->trace, "refused: %s", refused);
     else
-        wake(play, keeper_parked_step(play->keeper, sent->run, sent->step),
-             &(struct wake){.kind = WAKE_DECISION, .decision = sent});
+        wake(play, parked, &(struct wake){.kind = WAKE_DECISION, .decision = sent});
 }
 
 void drive_resolution(struct play *play, struct resolved *resolved)
 {
     resolved->at_ms = play->now_ms;
     const struct resolved *sent = &travel(play, RECORD_RESOLVED, resolved)->is.resolved;
-    const char *refused = keeper_refuse_resolution(play->keeper, sent, play->arena);
+    const struct step_parked *parked = drive_parked(play, sent->run, sent->step);
+    const char *refused = keeper_refuse_resolution(play->keeper, sent, parked, play->arena);
     if (refused != NULL)
         trace_line(&play->trace, "refused: %s", refused);
     else
-        wake(play, keeper_parked_step(play->keeper, sent->run, sent->step),
-             &(struct wake){.kind = WAKE_RESOLUTION, .resolution = sent});
+        wake(play, parked, &(struct wake){.kind = WAKE_RESOLUTION, .resolution = sent});
 }

@@ -303,9 +303,9 @@ static bool outside_step(struct play *play, struct str *line)
 /* ---- people ---- */
 
 /* What the person was looking at: the one step that waits, unless the script says something else. */
-static struct str waiting_step(const struct play *play)
+static struct str waiting_step(struct play *play)
 {
-    const struct step_parked *parked = keeper_parked(play->keeper, play->run_id, STR(""));
+    const struct step_parked *parked = drive_parked(play, play->run_id, STR_NONE);
     return parked != NULL ? parked->step : STR("nothing");
 }
 
@@ -420,10 +420,11 @@ static void step(struct play *play, struct str line)
 
 void play_file(const char *path, struct str script, struct buf *out)
 {
+    struct keeper_bodies *bodies = keeper_bodies_new(SIZE_MAX);
     struct play play = {
         .path = path,
         .arena = arena_new(),
-        .keeper = keeper_new(ENDED_KEEP_MS),
+        .keeper = keeper_new(ENDED_KEEP_MS, bodies),
         .now_ms = START_MS,
         .tokens_in = 100,
         .tokens_out = 20,
@@ -445,6 +446,7 @@ void play_file(const char *path, struct str script, struct buf *out)
     }
     contract_free(play.contract);
     keeper_free(play.keeper);
+    keeper_bodies_free(bodies);
     fold_free(play.fold);
     arena_free(play.arena);
 }

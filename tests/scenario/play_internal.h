@@ -36,6 +36,8 @@ void drive_deliver(struct play *play); /* the step event reaches a worker (again
 void drive_show(struct play *play);    /* the state in the latest event */
 void drive_outcome(struct play *play, const struct outcome *outcome);
 void drive_time(struct play *play, int64_t ms); /* the clock goes on; what is due happens on the way */
+/* What waits at this step, or at any (STR_NONE); NULL = nothing. */
+const struct step_parked *drive_parked(struct play *play, struct str run, struct str step);
 void drive_decision(struct play *play, struct decision *decision);
 void drive_resolution(struct play *play, struct resolved *resolved);
 

@@ -52,11 +52,16 @@ def encode(name, record):
     return b"\xc3\x01" + fingerprint + out.getvalue()
 
 
-def produce(space, topic, key, value):
-    """Puts raw bytes on a topic of the namespace, past everything that Myelin checks."""
+def produce_all(space, topic, records):
+    """Puts raw bytes, (key, value) each, on a topic of the namespace, past everything that Myelin checks."""
     producer = confluent_kafka.Producer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "partitioner": "murmur2_random"})
-    producer.produce(f"{space.name}.{topic}", value, key)
+    for key, value in records:
+        producer.produce(f"{space.name}.{topic}", value, key)
     assert producer.flush(20) == 0
+
+
+def produce(space, topic, key, value):
+    produce_all(space, topic, [(key, value)])
 
 
 def request(space, contract, inputs):

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 
-METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 3, 10, 22
+PRODUCE, METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 3, 10, 22
 ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 25, 26, 28
 
 # What a rule may answer, of one request. "Cut" closes the client's connection, upon which librdkafka asks again by itself.

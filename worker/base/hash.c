@@ -1,8 +1,10 @@
 #include "worker/base/hash.h"
 
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* SHA-256 over memory fails only when libcrypto is out of memory or broken: nothing can be trusted after that. */
 static void must(int worked)
@@ -11,6 +13,22 @@ static void must(int worked)
         (void)fprintf(stderr, "libcrypto cannot compute SHA-256\n");
         abort();
     }
+}
+
+/* Looked up once: to find it by its name costs more than to compute it over a short text. */
+static EVP_MD *sha256(void)
+{
+    static _Atomic(EVP_MD *) known;
+    EVP_MD *found = atomic_load(&known), *none = NULL;
+
+    if (found != NULL)
+        return found;
+    found = EVP_MD_fetch(NULL, "SHA256", NULL);
+    must(found != NULL);
+    if (atomic_compare_exchange_strong(&known, &none, found))
+        return found;
+    EVP_MD_free(found); /* another thread was faster */
+    return none;
 }
 
 static struct str hex(struct arena *arena, const unsigned char *digest)
@@ -25,12 +43,11 @@ static struct str hex(struct arena *arena, const unsigned char *digest)
     return (struct str){text, HASH_HEX_SIZE};
 }
 
-struct str hash_parts(struct arena *arena, const struct str *parts, size_t count)
+static void digest_parts(const struct str *parts, size_t count, unsigned char *digest)
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *context = EVP_MD_CTX_new();
 
-    must(context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1);
+    must(context != NULL && EVP_DigestInit_ex(context, sha256(), NULL) == 1);
     for (size_t i = 0; i < count; i++) {
         unsigned char size[8];
 
@@ -41,7 +58,24 @@ struct str hash_parts(struct arena *arena, const struct str *parts, size_t count
     }
     must(EVP_DigestFinal_ex(context, digest, NULL));
     EVP_MD_CTX_free(context);
+}
+
+struct str hash_parts(struct arena *arena, const struct str *parts, size_t count)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+
+    digest_parts(parts, count, digest);
     return hex(arena, digest);
+}
+
+struct hash_id hash_id(const struct str *parts, size_t count)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    struct hash_id id;
+
+    digest_parts(parts, count, digest);
+    memcpy(&id, digest, sizeof id);
+    return id;
 }
 
 struct str hash_sha256(struct arena *arena, struct str bytes)

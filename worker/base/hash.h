@@ -14,6 +14,12 @@
  * ("a","bc") differ. In the arena. */
 struct str hash_parts(struct arena *arena, const struct str *parts, size_t count);
 
+/* The first 16 bytes of that SHA-256: a name for what is looked up in memory. */
+struct hash_id {
+    uint64_t halves[2];
+};
+struct hash_id hash_id(const struct str *parts, size_t count);
+
 /* Lower-case hex of the SHA-256 of the bytes alone (what `sha256sum` prints). In the arena. */
 struct str hash_sha256(struct arena *arena, struct str bytes);
 

@@ -8,4 +8,7 @@ void *mem_new(size_t size); /* zeroed */
 void *mem_resize(void *memory, size_t size);
 void mem_free(void *memory); /* NULL is fine */
 
+/* Gives the system back what was freed, after much was: a while from now, without keeping the caller waiting. */
+void mem_give_back(void);
+
 #endif

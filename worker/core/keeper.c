@@ -1,241 +1,20 @@
 /*
- * keeper.c: one entry a run: its row, and its parked steps. A binary heap orders the entries by what is due next.
+ * keeper.c: what waits. The rows of a run hang together in a ring: the run, its parked steps, and back to the run.
  */
-#include "worker/core/keeper.h"
-
-#include <assert.h>
-#include <search.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "worker/base/json.h"
 #include "worker/base/mem.h"
 #include "worker/contract/contract.h"
+#include "worker/core/keeper_internal.h"
 
-#define NEVER INT64_MAX
+#define SIZE_MAX_KEPT 0x7FFFFF /* of struct kept; it only says how much is read */
 
-struct kept {
-    struct str run; /* owned: the entry's own copy of the id */
-    struct run_row *row;
-    struct step_parked **parked; /* one a branch */
-    size_t parked_count;
-    int64_t due_ms;
-    int64_t keep_until_ms; /* it is not due before that; 0 = nothing keeps it */
-    size_t heap_index;     /* + 1; 0 = not in the heap */
-};
-
-struct keeper {
-    int64_t ended_keep_ms;
-    void *entries; /* tsearch(3) tree of struct kept, by run id */
-    struct kept **heap;
-    size_t heap_count, heap_capacity;
-    size_t open_count, parked_count;
-};
-
-/* ---- copies in one block: the struct, then its texts ---- */
-
-static const size_t row_texts[] = {
-    offsetof(struct run_row, run),          offsetof(struct run_row, contract), offsetof(struct run_row, contract_hash),
-    offsetof(struct run_row, input_hash),   offsetof(struct run_row, reason),   offsetof(struct run_row, output),
-    offsetof(struct run_row, requested_by),
-};
-static const size_t parked_texts[] = {
-    offsetof(struct step_parked, run),           offsetof(struct step_parked, branch),
-    offsetof(struct step_parked, step),          offsetof(struct step_parked, reason),
-    offsetof(struct step_parked, guards),        offsetof(struct step_parked, tool),
-    offsetof(struct step_parked, arguments),     offsetof(struct step_parked, args_hash),
-    offsetof(struct step_parked, key),           offsetof(struct step_parked, contract),
-    offsetof(struct step_parked, contract_hash), offsetof(struct step_parked, event),
-};
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static void *clone(const void *source, size_t size, const size_t *texts, size_t count)
-{
-    size_t total = size;
-    for (size_t i = 0; i < count; i++)
-        total += ((const struct str *)(const void *)((const char *)source + texts[i]))->size + 1;
-    char *copy = mem_new(total);
-    memcpy(copy, source, size);
-    char *tail = copy + size;
-    for (size_t i = 0; i < count; i++) {
-        struct str *text = (struct str *)(void *)(copy + texts[i]);
-        if (text->data == NULL)
-            continue;
-        memcpy(tail, text->data, text->size); /* the NUL is there: mem_new gives zeroes */
-        text->data = tail;
-        tail += text->size + 1;
-    }
-    return copy;
-}
-
-/* ---- the heap ---- */
-
-static void heap_put(struct keeper *keeper, size_t index, struct kept *entry)
-{
-    keeper->heap[index] = entry;
-    entry->heap_index = index + 1;
-}
-
-static void heap_sift(struct keeper *keeper, size_t index)
-{
-    struct kept *entry = keeper->heap[index];
-    while (index > 0 && keeper->heap[(index - 1) / 2]->due_ms > entry->due_ms) {
-        heap_put(keeper, index, keeper->heap[(index - 1) / 2]);
-        index = (index - 1) / 2;
-    }
-    for (size_t child = 2 * index + 1; child < keeper->heap_count; child = 2 * index + 1) {
-        if (child + 1 < keeper->heap_count && keeper->heap[child + 1]->due_ms < keeper->heap[child]->due_ms)
-            child++;
-        if (keeper->heap[child]->due_ms >= entry->due_ms)
-            break;
-        heap_put(keeper, index, keeper->heap[child]);
-        index = child;
-    }
-    heap_put(keeper, index, entry);
-}
-
-static void heap_remove(struct keeper *keeper, struct kept *entry)
-{
-    if (entry->heap_index == 0)
-        return;
-    size_t index = entry->heap_index - 1;
-    entry->heap_index = 0;
-    struct kept *last = keeper->heap[--keeper->heap_count];
-    if (last == entry)
-        return;
-    heap_put(keeper, index, last);
-    heap_sift(keeper, index);
-}
-
-static bool is_open(const struct kept *entry)
-{
-    return entry->row != NULL && entry->row->ended_at_ms == 0;
-}
-
-/* When something must be done about this run; an open run that is not waiting looks after its own deadline. */
-static int64_t due_of(const struct keeper *keeper, const struct kept *entry)
-{
-    if (entry->row != NULL && entry->row->ended_at_ms > 0) {
-        int64_t forget_ms = entry->row->ended_at_ms + keeper->ended_keep_ms;
-        return forget_ms > entry->keep_until_ms ? forget_ms : entry->keep_until_ms;
-    }
-    int64_t due = NEVER;
-    for (size_t i = 0; i < entry->parked_count; i++) {
-        const struct step_parked *parked = entry->parked[i];
-        if (parked->due_at_ms > 0 && parked->due_at_ms < due)
-            due = parked->due_at_ms;
-        if (parked->run_deadline_at_ms > 0 && parked->run_deadline_at_ms < due)
-            due = parked->run_deadline_at_ms;
-    }
-    return due > entry->keep_until_ms ? due : entry->keep_until_ms;
-}
-
-static void reschedule(struct keeper *keeper, struct kept *entry)
-{
-    entry->due_ms = due_of(keeper, entry);
-    if (entry->due_ms == NEVER) {
-        heap_remove(keeper, entry);
-        return;
-    }
-    if (entry->heap_index == 0) {
-        if (keeper->heap_count == keeper->heap_capacity) {
-            keeper->heap_capacity = keeper->heap_capacity == 0 ? 64 : keeper->heap_capacity * 2;
-            keeper->heap = mem_resize(keeper->heap, keeper->heap_capacity * sizeof(keeper->heap[0]));
-        }
-        heap_put(keeper, keeper->heap_count++, entry);
-    }
-    heap_sift(keeper, entry->heap_index - 1);
-}
-
-/* ---- the table ---- */
-
-static int compare_entries(const void *a, const void *b)
-{
-    return str_compare(((const struct kept *)a)->run, ((const struct kept *)b)->run);
-}
-
-static struct kept *find(const struct keeper *keeper, struct str run)
-{
-    struct kept wanted = {.run = run};
-    void *node = tfind(&wanted, &keeper->entries, compare_entries);
-    return node != NULL ? *(struct kept **)node : NULL;
-}
-
-static struct kept *find_or_add(struct keeper *keeper, struct str run)
-{
-    struct kept *entry = find(keeper, run);
-    if (entry != NULL)
-        return entry;
-    entry = mem_new(sizeof(*entry) + run.size + 1);
-    memcpy(entry + 1, run.data, run.size);
-    entry->run = (struct str){(const char *)(entry + 1), run.size};
-    tsearch(entry, &keeper->entries, compare_entries);
-    return entry;
-}
-
-static void set_row(struct keeper *keeper, struct kept *entry, const struct run_row *row)
-{
-    keeper->open_count -= is_open(entry) ? 1 : 0;
-    mem_free(entry->row);
-    entry->row = NULL;
-    if (row != NULL) {
-        struct run_row kept = *row;
-        kept.output = STR_NONE;
-        entry->row = clone(&kept, sizeof(kept), row_texts, COUNT(row_texts));
-    }
-    keeper->open_count += is_open(entry) ? 1 : 0;
-}
-
-static size_t parked_index(const struct kept *entry, struct str branch)
-{
-    size_t i = 0;
-    while (i < entry->parked_count && !str_equal(entry->parked[i]->branch, branch))
-        i++;
-    return i;
-}
-
-static void set_parked(struct keeper *keeper, struct kept *entry, struct str branch, const struct step_parked *parked)
-{
-    size_t i = parked_index(entry, branch);
-    struct step_parked *copy = parked != NULL ? clone(parked, sizeof(*parked), parked_texts, COUNT(parked_texts))
-                                              : NULL;
-    if (i < entry->parked_count) {
-        mem_free(entry->parked[i]);
-        entry->parked[i] = entry->parked[--entry->parked_count];
-        keeper->parked_count--;
-    }
-    if (copy != NULL) {
-        entry->parked = mem_resize(entry->parked, (entry->parked_count + 1) * sizeof(entry->parked[0]));
-        entry->parked[entry->parked_count++] = copy;
-        keeper->parked_count++;
-    }
-}
-
-static void free_entry(void *memory)
-{
-    struct kept *entry = memory;
-    for (size_t i = 0; i < entry->parked_count; i++)
-        mem_free(entry->parked[i]);
-    mem_free(entry->parked);
-    mem_free(entry->row);
-    mem_free(entry);
-}
-
-static void settle(struct keeper *keeper, struct kept *entry)
-{
-    if (entry->row != NULL || entry->parked_count > 0) {
-        reschedule(keeper, entry);
-        return;
-    }
-    heap_remove(keeper, entry);
-    tdelete(entry, &keeper->entries, compare_entries);
-    free_entry(entry);
-}
-
-struct keeper *keeper_new(int64_t ended_keep_ms)
+struct keeper *keeper_new(int64_t ended_keep_ms, struct keeper_bodies *bodies)
 {
     struct keeper *keeper = mem_new(sizeof(*keeper));
     keeper->ended_keep_ms = ended_keep_ms;
+    keeper->bodies = bodies;
     return keeper;
 }
 
@@ -243,65 +22,57 @@ void keeper_free(struct keeper *keeper)
 {
     if (keeper == NULL)
         return;
-    tdestroy(keeper->entries, free_entry);
-    mem_free(keeper->heap);
+    for (uint32_t row = 1; row <= keeper->rows_used; row++)
+        keeper_body_drop(keeper, keeper_at(keeper, row));
+    keeper_table_free(keeper);
     mem_free(keeper);
-}
-
-/* ---- rebuild ---- */
-
-void keeper_load_run(struct keeper *keeper, const struct run_row *row)
-{
-    struct kept *entry = find_or_add(keeper, row->run);
-    set_row(keeper, entry, row);
-    settle(keeper, entry);
-}
-
-void keeper_load_parked(struct keeper *keeper, const struct step_parked *parked)
-{
-    struct kept *entry = find_or_add(keeper, parked->run);
-    set_parked(keeper, entry, parked->branch, parked);
-    settle(keeper, entry);
-}
-
-void keeper_load_tombstone(struct keeper *keeper, struct str key)
-{
-    if (key.size == 0)
-        return;
-    const char *slash = memchr(key.data, '/', key.size);
-    struct str run = {key.data, slash != NULL ? (size_t)(slash - key.data) : key.size};
-    struct kept *entry = find(keeper, run);
-    if (entry == NULL)
-        return;
-    if (slash == NULL)
-        set_row(keeper, entry, NULL);
-    else
-        set_parked(keeper, entry, (struct str){slash + 1, key.size - run.size - 1}, NULL);
-    settle(keeper, entry);
 }
 
 /* ---- look-ups ---- */
 
-const struct run_row *keeper_run(const struct keeper *keeper, struct str run)
+static struct hash_id run_id(struct str run)
 {
-    const struct kept *entry = find(keeper, run);
-    return entry != NULL ? entry->row : NULL;
+    return hash_id(&run, 1);
 }
 
-const struct step_parked *keeper_parked(const struct keeper *keeper, struct str run, struct str branch)
+static struct hash_id parked_id(struct str run, struct str branch)
 {
-    const struct kept *entry = find(keeper, run);
-    size_t i = entry != NULL ? parked_index(entry, branch) : 0;
-    return entry != NULL && i < entry->parked_count ? entry->parked[i] : NULL;
+    struct str parts[] = {run, branch};
+    return hash_id(parts, 2);
 }
 
-const struct step_parked *keeper_parked_step(const struct keeper *keeper, struct str run, struct str step)
+uint32_t keeper_run(const struct keeper *keeper, struct str run)
 {
-    const struct kept *entry = find(keeper, run);
-    for (size_t i = 0; entry != NULL && i < entry->parked_count; i++)
-        if (str_equal(entry->parked[i]->step, step))
-            return entry->parked[i];
-    return NULL;
+    struct hash_id id = run_id(run);
+    uint32_t row = keeper_find(keeper, &id);
+    return row != 0 && keeper_at(keeper, row)->known ? row : 0;
+}
+
+uint32_t keeper_parked(const struct keeper *keeper, struct str run, struct str branch)
+{
+    struct hash_id id = parked_id(run, branch);
+    return keeper_find(keeper, &id);
+}
+
+uint32_t keeper_parked_first(const struct keeper *keeper, uint32_t run)
+{
+    return run != 0 ? keeper_at(keeper, run)->link : 0;
+}
+
+uint32_t keeper_parked_next(const struct keeper *keeper, uint32_t row)
+{
+    uint32_t next = keeper_at(keeper, row)->link;
+    return keeper_at(keeper, next)->is_run ? 0 : next;
+}
+
+static bool is_open(const struct kept *kept)
+{
+    return kept->known && !kept->ended;
+}
+
+bool keeper_is_open(const struct keeper *keeper, uint32_t run)
+{
+    return run != 0 && is_open(keeper_at(keeper, run));
 }
 
 size_t keeper_open_count(const struct keeper *keeper)
@@ -314,7 +85,263 @@ size_t keeper_parked_count(const struct keeper *keeper)
     return keeper->parked_count;
 }
 
+static struct kept *run_of(const struct keeper *keeper, uint32_t row)
+{
+    struct kept *kept = keeper_at(keeper, row);
+    while (!kept->is_run)
+        kept = keeper_at(keeper, kept->link);
+    return kept;
+}
+
+/* ---- the table ---- */
+
+/* A parked step of a run that has ended is not woken, and what is being read comes back. */
+static void schedule(struct keeper *keeper, uint32_t row)
+{
+    const struct kept *kept = keeper_at(keeper, row);
+    if (kept->due_ms == KEEPER_NEVER || kept->asked || kept->aside || (!kept->is_run && run_of(keeper, row)->ended))
+        keeper_heap_remove(keeper, row);
+    else
+        keeper_heap_put(keeper, row);
+}
+
+static void schedule_all_of(struct keeper *keeper, uint32_t run)
+{
+    schedule(keeper, run);
+    for (uint32_t row = keeper_at(keeper, run)->link; row != 0; row = keeper_parked_next(keeper, row))
+        schedule(keeper, row);
+}
+
+static uint32_t add_run(struct keeper *keeper, struct str run)
+{
+    struct hash_id id = run_id(run);
+    uint32_t row = keeper_find(keeper, &id);
+    if (row != 0)
+        return row;
+    row = keeper_add(keeper, &id);
+    keeper_at(keeper, row)->is_run = true;
+    return row;
+}
+
+/* A new body, or none: what was asked for is not wanted any more. */
+static struct kept *renew(struct keeper *keeper, uint32_t row, size_t size)
+{
+    struct kept *kept = keeper_at(keeper, row);
+    keeper_body_drop(keeper, kept);
+    kept->asked = kept->aside = false;
+    kept->size = (uint32_t)(size < SIZE_MAX_KEPT ? size : SIZE_MAX_KEPT) & SIZE_MAX_KEPT;
+    return kept;
+}
+
+static struct kept *set_run(struct keeper *keeper, const struct run_row *row, size_t size)
+{
+    uint32_t number = add_run(keeper, row->run);
+    struct kept *kept = renew(keeper, number, size);
+    keeper->open_count -= is_open(kept);
+    kept->known = true;
+    kept->ended = row->ended_at_ms > 0;
+    kept->status = (unsigned)row->status & 7;
+    kept->due_ms = kept->ended ? row->ended_at_ms + keeper->ended_keep_ms : KEEPER_NEVER;
+    keeper->open_count += is_open(kept);
+    schedule_all_of(keeper, number);
+    return kept;
+}
+
+static int64_t earlier(int64_t a_ms, int64_t b_ms)
+{
+    return b_ms > 0 && b_ms < a_ms ? b_ms : a_ms;
+}
+
+static struct kept *set_parked(struct keeper *keeper, const struct step_parked *parked, size_t size)
+{
+    struct hash_id id = parked_id(parked->run, parked->branch);
+    uint32_t number = keeper_find(keeper, &id);
+    if (number == 0) {
+        uint32_t run = add_run(keeper, parked->run);
+        number = keeper_add(keeper, &id);
+        struct kept *first = keeper_at(keeper, run);
+        keeper_at(keeper, number)->link = first->link != 0 ? first->link : run;
+        first->link = number;
+        keeper->parked_count++;
+    }
+    struct kept *kept = renew(keeper, number, size);
+    kept->due_ms = earlier(earlier(KEEPER_NEVER, parked->due_at_ms), parked->run_deadline_at_ms);
+    schedule(keeper, number);
+    return kept;
+}
+
+static void remove_row(struct keeper *keeper, uint32_t row)
+{
+    keeper_heap_remove(keeper, row);
+    keeper_body_drop(keeper, keeper_at(keeper, row));
+    keeper_remove(keeper, row);
+}
+
+static void unset_run(struct keeper *keeper, uint32_t row)
+{
+    struct kept *kept = renew(keeper, row, 0);
+    keeper->open_count -= is_open(kept);
+    kept->known = kept->ended = false;
+    kept->due_ms = KEEPER_NEVER;
+    if (kept->link == 0)
+        remove_row(keeper, row);
+    else
+        schedule_all_of(keeper, row);
+}
+
+static void unset_parked(struct keeper *keeper, uint32_t row)
+{
+    uint32_t run = row;
+    while (!keeper_at(keeper, run)->is_run)
+        run = keeper_at(keeper, run)->link;
+    uint32_t before = run, after = keeper_at(keeper, row)->link;
+    while (keeper_at(keeper, before)->link != row)
+        before = keeper_at(keeper, before)->link;
+    keeper_at(keeper, before)->link = before == run && after == run ? 0 : after;
+    remove_row(keeper, row);
+    keeper->parked_count--;
+    if (!keeper_at(keeper, run)->known && keeper_at(keeper, run)->link == 0)
+        remove_row(keeper, run);
+}
+
+/* ---- rebuild ---- */
+
+void keeper_load_run(struct keeper *keeper, const struct run_row *row, int64_t offset, size_t size)
+{
+    set_run(keeper, row, size)->row.offset = offset;
+}
+
+void keeper_load_parked(struct keeper *keeper, const struct step_parked *parked, int64_t offset, size_t size)
+{
+    set_parked(keeper, parked, size)->row.offset = offset;
+}
+
+/* RUN/BRANCH; a branch may have a slash, a run has none. */
+static bool split(struct str key, struct str *run, struct str *branch)
+{
+    const char *slash = key.size > 0 ? memchr(key.data, '/', key.size) : NULL;
+    if (slash == NULL)
+        return false;
+    *run = (struct str){key.data, (size_t)(slash - key.data)};
+    *branch = (struct str){slash + 1, key.size - run->size - 1};
+    return true;
+}
+
+void keeper_load_tombstone(struct keeper *keeper, struct str key)
+{
+    struct str run, branch;
+    if (split(key, &run, &branch))
+        keeper_release(keeper, run, branch);
+    else if (key.size > 0)
+        keeper_forget(keeper, key);
+}
+
+/* ---- bodies ---- */
+
+struct str keeper_body(struct keeper *keeper, uint32_t row)
+{
+    const struct kept *kept = keeper_at(keeper, row);
+    if (!kept->in_memory)
+        return STR_NONE;
+    keeper_body_use(keeper, kept->row.body);
+    return (struct str){kept->row.body->bytes, kept->row.body->size};
+}
+
+size_t keeper_size(const struct keeper *keeper, uint32_t row)
+{
+    return keeper_at(keeper, row)->size;
+}
+
+int64_t keeper_ask(struct keeper *keeper, uint32_t row)
+{
+    struct kept *kept = keeper_at(keeper, row);
+    if (kept->in_memory || kept->asked)
+        return -1;
+    kept->asked = true;
+    schedule(keeper, row);
+    return kept->row.offset;
+}
+
+enum keeper_recall keeper_recalled(struct keeper *keeper, uint32_t row, int64_t offset, struct str key, struct str body)
+{
+    struct kept *kept = row <= keeper->rows_used ? keeper_at(keeper, row) : NULL;
+    if (kept == NULL || !kept->asked || kept->row.offset != offset)
+        return RECALL_UNWANTED;
+    struct str run = key, branch;
+    struct hash_id id = split(key, &run, &branch) ? parked_id(run, branch) : run_id(run);
+    if (body.data == NULL || memcmp(&id, &kept->id, sizeof(id)) != 0)
+        return RECALL_WRONG;
+    kept->asked = false;
+    keeper_body_add(keeper, kept, body, offset);
+    schedule(keeper, row);
+    return RECALL_TAKEN;
+}
+
+void keeper_placed(struct keeper *keeper, int64_t ticket, int64_t offset)
+{
+    struct body *body = keeper->pinned.first;
+    while (body != NULL && body->ticket < ticket)
+        body = body->after;
+    if (body != NULL && body->ticket == ticket)
+        keeper_body_unpin(keeper, body, offset);
+}
+
 /* ---- changes ---- */
+
+int64_t keeper_put_run(struct keeper *keeper, const struct run_row *row, struct str body)
+{
+    return keeper_body_add(keeper, set_run(keeper, row, body.size), body, -1)->ticket;
+}
+
+int64_t keeper_put_parked(struct keeper *keeper, const struct step_parked *parked, struct str body)
+{
+    return keeper_body_add(keeper, set_parked(keeper, parked, body.size), body, -1)->ticket;
+}
+
+void keeper_release(struct keeper *keeper, struct str run, struct str branch)
+{
+    uint32_t row = keeper_parked(keeper, run, branch);
+    if (row != 0)
+        unset_parked(keeper, row);
+}
+
+void keeper_forget(struct keeper *keeper, struct str run)
+{
+    uint32_t row = keeper_run(keeper, run);
+    if (row != 0)
+        unset_run(keeper, row);
+}
+
+void keeper_keep(struct keeper *keeper, uint32_t row, int64_t until_ms)
+{
+    struct kept *kept = keeper_at(keeper, row);
+    if (kept->due_ms < until_ms)
+        kept->due_ms = until_ms;
+    schedule(keeper, row);
+}
+
+void keeper_aside(struct keeper *keeper, uint32_t row, bool aside)
+{
+    keeper_at(keeper, row)->aside = aside;
+    schedule(keeper, row);
+}
+
+struct str keeper_parked_key(struct arena *arena, struct str run, struct str branch)
+{
+    return arena_printf(arena, "%.*s/%.*s", STR_ARG(run), STR_ARG(branch));
+}
+
+struct run_row keeper_ended(const struct run_row *open, const struct run_closed *closed)
+{
+    struct run_row row = *open;
+    row.status = closed->status;
+    row.reason = closed->reason;
+    row.output = closed->output;
+    row.ended_at_ms = closed->at_ms;
+    return row;
+}
+
+/* ---- verdicts ---- */
 
 /* When a UUIDv7 (RFC 9562) was made, or -1 when it is none. */
 static int64_t uuid7_ms(struct str id)
@@ -335,105 +362,34 @@ static int64_t uuid7_ms(struct str id)
 }
 
 enum start_verdict keeper_start_verdict(const struct keeper *keeper, const struct run_requested *request,
-                                        struct str input_hash, int64_t now_ms)
+                                        const struct run_row *known, struct str input_hash, int64_t now_ms)
 {
-    const struct run_row *row = keeper_run(keeper, request->run);
-    if (row != NULL)
-        return str_equal(row->input_hash, input_hash) ? START_SAME : START_CONFLICT;
+    if (known != NULL && str_equal(known->run, request->run) && str_equal(known->input_hash, input_hash))
+        return START_SAME;
+    if (keeper_run(keeper, request->run) != 0)
+        return START_CONFLICT;
     int64_t made_ms = uuid7_ms(request->run);
     /* It may have run and been forgotten: an old id could run twice. */
     return made_ms >= 0 && made_ms < now_ms - keeper->ended_keep_ms ? START_TOO_OLD : START_NEW;
 }
 
-static struct str row_key(struct arena *arena, struct str run)
-{
-    return arena_str(arena, run);
-}
-
-static struct str parked_key(struct arena *arena, struct str run, struct str branch)
-{
-    return arena_printf(arena, "%.*s/%.*s", STR_ARG(run), STR_ARG(branch));
-}
-
-void keeper_open(struct keeper *keeper, const struct run_row *row, struct arena *arena, struct waiting_row *out)
-{
-    keeper_load_run(keeper, row);
-    *out = (struct waiting_row){.key = row_key(arena, row->run), .run = row};
-}
-
-void keeper_close(struct keeper *keeper, const struct run_closed *closed, struct arena *arena, struct waiting_row *out)
-{
-    struct run_row *row = ARENA_NEW(arena, struct run_row);
-    const struct run_row *open = keeper_run(keeper, closed->run);
-    if (open != NULL)
-        *row = *open; /* its texts are copied below: keeper_load_run frees the old row */
-    row->run = arena_str(arena, closed->run);
-    row->contract = arena_str(arena, row->contract);
-    row->contract_hash = arena_str(arena, row->contract_hash);
-    row->input_hash = arena_str(arena, row->input_hash);
-    row->requested_by = arena_str(arena, row->requested_by);
-    row->status = closed->status;
-    row->reason = closed->reason;
-    row->output = closed->output;
-    row->ended_at_ms = closed->at_ms;
-    keeper_load_run(keeper, row);
-    *out = (struct waiting_row){.key = row_key(arena, row->run), .run = row};
-}
-
-void keeper_park(struct keeper *keeper, const struct step_parked *parked, struct arena *arena, struct waiting_row *out)
-{
-    keeper_load_parked(keeper, parked);
-    *out = (struct waiting_row){.key = parked_key(arena, parked->run, parked->branch), .parked = parked};
-}
-
-void keeper_release(struct keeper *keeper, struct str run, struct str branch, struct arena *arena,
-                    struct waiting_row *out)
-{
-    struct kept *entry = find(keeper, run);
-    *out = (struct waiting_row){.key = parked_key(arena, run, branch)};
-    if (entry == NULL)
-        return;
-    set_parked(keeper, entry, branch, NULL);
-    settle(keeper, entry);
-}
-
-void keeper_keep(struct keeper *keeper, struct str run, int64_t until_ms)
-{
-    struct kept *entry = find(keeper, run);
-    if (entry == NULL)
-        return;
-    entry->keep_until_ms = until_ms;
-    reschedule(keeper, entry);
-}
-
-void keeper_forget(struct keeper *keeper, struct str run, struct arena *arena, struct waiting_row *out)
-{
-    struct kept *entry = find(keeper, run);
-    *out = (struct waiting_row){.key = row_key(arena, run)};
-    if (entry == NULL)
-        return;
-    set_row(keeper, entry, NULL);
-    settle(keeper, entry);
-}
-
-/* ---- people ---- */
-
 static const char *no_such_run(const struct keeper *keeper, struct str run, struct arena *arena)
 {
-    const struct run_row *row = keeper_run(keeper, run);
-    if (row == NULL)
+    uint32_t row = keeper_run(keeper, run);
+    if (row == 0)
         return arena_printf(arena, "there is no run %.*s", STR_ARG(run)).data;
-    if (row->ended_at_ms > 0)
-        return arena_printf(arena, "the run has ended: %s", run_status_name(row->status)).data;
+    const struct kept *kept = keeper_at(keeper, row);
+    if (kept->ended)
+        return arena_printf(arena, "the run has ended: %s", run_status_name((enum run_status)kept->status)).data;
     return NULL;
 }
 
-const char *keeper_refuse_decision(const struct keeper *keeper, const struct decision *decision, struct arena *arena)
+const char *keeper_refuse_decision(const struct keeper *keeper, const struct decision *decision,
+                                   const struct step_parked *parked, struct arena *arena)
 {
     const char *refused = no_such_run(keeper, decision->run, arena);
     if (refused != NULL)
         return refused;
-    const struct step_parked *parked = keeper_parked_step(keeper, decision->run, decision->step);
     if (parked == NULL || parked->waits_for != WAITS_APPROVAL)
         return arena_printf(arena, "step %.*s waits for no approval", STR_ARG(decision->step)).data;
     if (decision->visit > 0 && decision->visit != parked->visit)
@@ -448,12 +404,12 @@ const char *keeper_refuse_decision(const struct keeper *keeper, const struct dec
     return NULL;
 }
 
-const char *keeper_refuse_resolution(const struct keeper *keeper, const struct resolved *resolved, struct arena *arena)
+const char *keeper_refuse_resolution(const struct keeper *keeper, const struct resolved *resolved,
+                                     const struct step_parked *parked, struct arena *arena)
 {
     const char *refused = no_such_run(keeper, resolved->run, arena);
     if (refused != NULL)
         return refused;
-    const struct step_parked *parked = keeper_parked_step(keeper, resolved->run, resolved->step);
     if (parked == NULL || parked->waits_for != WAITS_RESOLUTION)
         return arena_printf(arena, "step %.*s has no write in doubt that waits for a person", STR_ARG(resolved->step))
             .data;
@@ -471,28 +427,20 @@ const char *keeper_refuse_resolution(const struct keeper *keeper, const struct r
 
 int64_t keeper_due_ms(const struct keeper *keeper)
 {
-    return keeper->heap_count > 0 ? keeper->heap[0]->due_ms : NEVER;
+    return keeper->heap_count > 0 ? keeper_at(keeper, keeper->heap[0])->due_ms : KEEPER_NEVER;
 }
 
-struct keeper_due keeper_next_due(const struct keeper *keeper, int64_t now_ms)
+uint32_t keeper_next_due(const struct keeper *keeper, int64_t now_ms)
 {
-    struct keeper_due due = {.kind = KEEPER_DUE_NONE};
-    if (keeper_due_ms(keeper) > now_ms)
-        return due;
-    const struct kept *entry = keeper->heap[0];
-    due.run = entry->run;
-    if (entry->row != NULL && entry->row->ended_at_ms > 0) {
-        due.kind = KEEPER_DUE_FORGET;
-        return due;
-    }
-    for (size_t i = 0; due.parked == NULL && i < entry->parked_count; i++) {
-        const struct step_parked *parked = entry->parked[i];
-        bool deadline = parked->run_deadline_at_ms > 0 && parked->run_deadline_at_ms <= now_ms;
-        if (!deadline && (parked->due_at_ms == 0 || parked->due_at_ms > now_ms))
-            continue;
-        due.kind = deadline ? KEEPER_DUE_DEADLINE : KEEPER_DUE_STEP;
-        due.parked = parked;
-    }
-    assert(due.parked != NULL); /* an entry is due for a reason */
-    return due;
+    return keeper_due_ms(keeper) <= now_ms ? keeper->heap[0] : 0;
+}
+
+bool keeper_row_ended(const struct keeper *keeper, uint32_t row)
+{
+    return keeper_at(keeper, row)->ended;
+}
+
+bool keeper_past_deadline(const struct step_parked *parked, int64_t now_ms)
+{
+    return parked->run_deadline_at_ms > 0 && parked->run_deadline_at_ms <= now_ms;
 }

@@ -177,6 +177,7 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
                                                .run = move_text(&at, record->run),
                                                .key = move_text(&at, record->key),
                                                .value = move_text(&at, record->value),
+                                               .ticket = record->ticket,
                                                .places = places,
                                                .places_count = record->places_count};
         if (record->places_count > 0)

@@ -62,7 +62,13 @@ enum log_event_kind {
                          log_done is called for this offset with records that say so; in an inbox all behind it waits for
                          that. A timer's (offset -1) is dropped: say so in another */
     LOG_COMMITTED, /* for observers: one transaction was committed */
+    LOG_PLACED,    /* records that were handed over with a ticket are committed: `placed` says where they lie */
     LOG_STOPPED,   /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
+};
+
+/* Where a record lies now, and stays. */
+struct log_ticket {
+    int64_t ticket, offset;
 };
 
 struct log_event {
@@ -79,7 +85,9 @@ struct log_event {
     void *memory;          /* what log_event_free frees */
     int64_t commit_us;     /* COMMITTED: from begin to confirmed; 0 = was in doubt */
     int32_t commit_steps;  /* COMMITTED: source records finished by it */
-    struct error error;    /* STOPPED, REFUSED */
+    const struct log_ticket *placed; /* PLACED: owned as `value` */
+    size_t placed_count;
+    struct error error; /* STOPPED, REFUSED */
 };
 
 int log_fd(const struct log *log);                       /* readable when log_next has something */
@@ -107,6 +115,7 @@ struct log_record {
     struct str value;  /* data == NULL: tombstone */
     const struct log_place *places;
     size_t places_count;
+    int64_t ticket; /* of the caller: LOG_PLACED tells it with the offset, when it is committed; 0 = not wanted */
 };
 
 /* This source record is finished: its records and its offset go into one transaction. `offset` -1: a decision without a

@@ -127,17 +127,6 @@ void log_window_carried(struct log_window *window, int64_t carry, int64_t offset
         moved->to = offset;
 }
 
-enum log_carries log_window_carries(const struct log_window *window, size_t count)
-{
-    enum log_carries found = CARRIES_NONE;
-    const struct log_work *work = window->ready.first;
-    for (; count > 0; count--, work = work->next) {
-        if (work->carry != 0 && found != CARRIES_OPEN)
-            found = moved_by(window, work->carry)->to >= 0 ? CARRIES_PLACED : CARRIES_OPEN;
-    }
-    return found;
-}
-
 static void uncarry(struct log_window *window, struct log_moved *moved)
 {
     struct log_work *carry = moved->carry;
@@ -167,7 +156,7 @@ void log_window_stay(struct log_window *window, const struct log_work *work)
 void log_moved_committed(struct log_window *window, struct log_moved *moved, const struct log_work *work)
 {
     if (work->carry != 0) {
-        assert(moved->to >= 0); /* log_window_carries */
+        assert(moved->to >= 0); /* all_placed of log_commit.c */
         moved->at = moved->to;
         moved->carry = NULL;
         settle(window, moved);

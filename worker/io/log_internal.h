@@ -162,6 +162,12 @@ struct log_awaited {
 
 #define LOG_PRODUCERS 2
 
+/* A record of the transaction under way or in doubt, whose offset is wanted: a carry, or one with a ticket. */
+struct log_placed {
+    int64_t tenure, carry, ticket;
+    int64_t offset; /* -1: its delivery report is missing, or did not say where */
+};
+
 struct log {
     /* ---- set by log_open ---- */
     char *name_space, *slot;
@@ -242,6 +248,9 @@ struct log {
     int64_t commit_retry_us;
     int aborts_in_a_row;
     rd_kafka_resp_err_t before_code; /* why the one before it did; 0 after a commit */
+    struct log_placed *placed;       /* a delivery report finds its own by its number: the first has `placed_first` */
+    size_t placed_count, placed_capacity;
+    int64_t placed_first; /* rises: a report of an earlier transaction finds nothing */
     size_t burst_max;
     bool apart; /* the next transaction, of one work: each record in a batch of its own */
 

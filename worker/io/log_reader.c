@@ -16,7 +16,7 @@ bool log_reader_open(struct log *log, struct error *error)
     /* The rebuild of a partition waits for the fetch under way: the broker must not sit on it for the default 500 ms. */
     static const struct kafka_property defaults[] = {{"fetch.wait.max.ms", "50"},
                                                      {"fetch.error.backoff.ms", "50"},
-                                                     {"queued.max.messages.kbytes", "8192"},
+                                                     {"queued.max.messages.kbytes", "1024"}, /* for each partition */
                                                      {NULL, NULL}};
     static const struct kafka_property own[] = {
         {"isolation.level", "read_committed"}, {"enable.auto.commit", "false"},  {"enable.auto.offset.store", "false"},

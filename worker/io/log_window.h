@@ -117,9 +117,6 @@ size_t log_window_carry(struct log_window *window, int64_t lag, struct str pool,
 /* The delivery report of one: where it lies, if its transaction is committed. */
 void log_window_carried(struct log_window *window, int64_t carry, int64_t offset);
 
-enum log_carries { CARRIES_NONE, CARRIES_PLACED, CARRIES_OPEN }; /* OPEN: a report is missing, or did not say where */
-enum log_carries log_window_carries(const struct log_window *window, size_t count); /* of the first of `ready` */
-
 /* No transaction is under way: what was to be carried is not, so that work for it can be committed. */
 void log_window_uncarry(struct log_window *window);
 

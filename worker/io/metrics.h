@@ -42,6 +42,8 @@ enum metric_id {
     METRIC_RUNS_ENDED, /* status */
     METRIC_RUNS_OPEN,
     METRIC_PARKED,
+    METRIC_KEEPER_MEMORY,
+    METRIC_READ_BACK,
     METRIC_RETRIES,  /* cause */
     METRIC_REFUSALS, /* rule */
     METRIC_DOUBTS,

@@ -211,6 +211,7 @@ static void on_event(struct driver *driver, struct log_event *event)
         if (driver->failed)
             LOG_ERROR("stopped", LOG_S("reason", event->error.text));
         break;
+    case LOG_PLACED:
     case LOG_CONTROL:
     case LOG_CONTROL_END:
     case LOG_WAITING_END:

@@ -1,0 +1,73 @@
+/*
+ * inbox.h: what keep.c and inbox.c share. Nobody else includes this.
+ *
+ *   keep.c   when: the order of records, the bodies that they need, time, tenure
+ *   inbox.c  what: one record or one row that is due, with all bodies at hand → one commit
+ *   wake.c   the state of what waits, whole again before it goes on
+ */
+#ifndef MYELIN_INBOX_H
+#define MYELIN_INBOX_H
+
+#include "worker/worker.h"
+
+/* A partition of `inbox` that we own. */
+struct inbox {
+    struct inbox *next;
+    struct log_event self; /* topic, partition, tenure: the source of what a timer decides */
+    struct keeper *keeper;
+    bool rebuilt;                         /* the table is complete: records may be decided */
+    bool caught_up;                       /* the backlog was decided: timers may fire */
+    struct held *first, **last;           /* records, in their order; the first waits for a body */
+    struct held *unknown, **unknown_last; /* records that wait until `control` was read; they hold up nobody */
+    struct forgetting *forgetting;
+    int32_t asked; /* bodies that are being read */
+    size_t asked_size;
+    struct waking *waking; /* wake.c's */
+    int32_t waking_count;
+};
+
+/* One decision. */
+struct job {
+    struct worker *worker;
+    struct inbox *inbox;
+    struct arena *arena; /* borrowed */
+    struct commit commit;
+    int64_t now_ms;
+    struct waking *waking; /* of what it wakes; goes with the job */
+};
+void job_open(struct job *job, struct worker *worker, struct inbox *inbox, struct arena *arena,
+              const struct log_event *source, int64_t offset, int64_t now_ms);
+void job_close(struct job *job); /* commits */
+
+/* NULL, or what of the record is out of all bounds: what is due is computed from times, and an answer must fit a record. */
+const char *inbox_unsound(const struct record *record);
+
+/* A contract that is not known yet may be on its way: `control` must be read first. */
+bool inbox_needs_control(const struct worker *worker, const struct record *record);
+
+/* Which bodies must be in memory before this record is decided. */
+enum inbox_need { NEEDS_NOTHING, NEEDS_RUN, NEEDS_PARKED }; /* the run's row, *run; all its parked steps */
+enum inbox_need inbox_needs(const struct keeper *keeper, const struct record *record, uint32_t *run);
+
+/* Their bodies are in memory: is the state of what they wake whole? False: it is being fetched, and keep_tick is to look again. */
+bool inbox_whole(struct worker *worker, struct inbox *inbox, const struct record *record);
+bool inbox_row_whole(struct worker *worker, struct inbox *inbox, uint32_t row);
+
+void inbox_decide(struct job *job, struct record *record);
+void inbox_wake(struct job *job, uint32_t row);                 /* a parked step is due; its body is in memory */
+void inbox_forget(struct job *job, struct str run);             /* an ended run, of which nothing is left in Redis */
+const struct run_row *inbox_run(struct job *job, uint32_t row); /* whose body is in memory; NULL: it cannot be read */
+
+/* ---- wake.c ---- */
+struct woken {
+    struct run *run;    /* NULL: it cannot be read */
+    struct error error; /* why; or why its state cannot be made whole */
+};
+/* Begins to fetch what is missing; true: nothing is. */
+bool wake_ready(struct worker *worker, struct inbox *inbox, const struct step_parked *parked);
+struct waking *wake_of(const struct inbox *inbox, const struct step_parked *parked); /* NULL: none was begun */
+const struct woken *wake_state(const struct waking *waking);
+void wake_free(struct waking *waking);
+void wake_drop(struct inbox *inbox); /* the partition is let go */
+
+#endif
