@@ -57,6 +57,7 @@ test_src   := $(wildcard tests/unit/*.c tests/scenario/*.c)
 fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
 double_src := $(wildcard tests/doubles/*.c tests/doubles/*/*.c)
 bench_src  := $(wildcard tests/bench/*.c)
+sim_src    := $(wildcard tests/sim/*.c)
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 # In tests/unit and tests/scenario each test_*.c is a program and the rest helps every program of its directory.
@@ -69,15 +70,16 @@ common    := $(filter tests/doubles/common%,$(double_src))
 doubles   := $(addprefix $(B)/tests/,$(sort $(foreach s,$(filter-out $(common),$(double_src)),\
              $(basename $(word 3,$(subst /, ,$s))))))
 benches   := $(bench_src:%.c=$(B)/%)
+sim       := $(if $(sim_src),$(B)/tests/sim/sim)
 double_of  = $(filter tests/doubles/$(1).c tests/doubles/$(1)/%,$(double_src))
 helpers    = $(filter-out $(test_main),$(filter $(dir $(1))%,$(test_src)))
 sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) $(fuzz_src) $(wildcard tests/fuzz/*.c) $(double_src) \
-             $(bench_src))
+             $(bench_src) $(sim_src))
 
 ##@ Build
 all: $(B)/libmyelin.a $(programs) ## both programs: build/myelin and build/myelin-worker
 objects: $(call obj,$(sources))
-tests: $(tests) $(if $(COVER),,$(replays))
+tests: $(tests) $(sim) $(if $(COVER),,$(replays))
 doubles: $(doubles)
 benches: $(benches)
 replays: $(replays)
@@ -87,7 +89,9 @@ $(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(w
 	@rm -f $@ && ar rcs $@ $^
 $(B)/myelin-worker: $(B)/obj/worker/main.o
 $(B)/myelin: $(call obj,$(cli_src))
-$(programs) $(tests) $(replays) $(doubles) $(benches): $(B)/libmyelin.a
+# The simulation's ports stand before the library, which then does without its own.
+$(sim): $(call obj,$(sim_src))
+$(programs) $(tests) $(replays) $(doubles) $(benches) $(sim): $(B)/libmyelin.a
 	@echo "  LD    $@"
 	@mkdir -p $(@D)
 	@$(LINK) -o $@ $(filter %.o,$^) $(B)/libmyelin.a $(PKG_LIBS) $(EXTRA_LIBS)
@@ -139,7 +143,7 @@ asan: build/venv/ready kafka ## the system tests with ASan and UBSan; NAME=... s
 	@$(MAKE) --no-print-directory VARIANT=asan all doubles
 	@$(MAKE) --no-print-directory VARIANT=asan-crash all doubles
 	@MYELIN_BUILD=build/asan MYELIN_BUILD_CRASH=build/asan-crash tests/run system $(if $(NAME),-k "$(NAME)")
-check: doubles tests ## what needs no server: unit, scenario, fuzz corpus
+check: doubles tests ## what needs no server: unit, scenario, fuzz corpus, simulation
 	@MYELIN_BUILD=$(B) tests/run check
 lint: ## both compilers, formatting, clang-tidy and the project's own rules
 	@tests/lint
