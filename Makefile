@@ -1,6 +1,6 @@
 # Myelin's build. `make help` lists the targets. All output goes to build/, all local state to .local/.
 #
-#   VARIANT=asan|crash|clang|lint   another build beside the plain one, in build/VARIANT/; words combine: asan-crash
+#   VARIANT=asan|tsan|crash|clang|lint   another build beside the plain one, in build/VARIANT/; words combine: asan-crash
 #   WERROR=1                        warnings are errors
 #   FUZZ_SECONDS=30                 how long `make fuzz` runs each target
 
@@ -19,6 +19,9 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(filter 1,$(WER
 DEFINES  := -D_GNU_SOURCE $(if $(filter crash,$(words_of_variant)),-DMYELIN_CRASH_POINTS)
 ifneq ($(filter asan fuzz,$(words_of_variant)),)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+ifneq ($(filter tsan,$(words_of_variant)),)
+SANITIZE := -fsanitize=thread -fno-omit-frame-pointer
 endif
 COVER    := $(if $(filter fuzz,$(words_of_variant)),-fsanitize=fuzzer-no-link)
 SECTIONS := $(if $(filter lint,$(words_of_variant)),-ffunction-sections -fdata-sections) # for tests/pure.py
@@ -70,7 +73,7 @@ common    := $(filter tests/doubles/common%,$(double_src))
 doubles   := $(addprefix $(B)/tests/,$(sort $(foreach s,$(filter-out $(common),$(double_src)),\
              $(basename $(word 3,$(subst /, ,$s))))))
 benches   := $(bench_src:%.c=$(B)/%)
-sim       := $(if $(sim_src),$(B)/tests/sim/sim)
+sims      := $(addprefix $(B)/tests/sim/,sim threads)
 double_of  = $(filter tests/doubles/$(1).c tests/doubles/$(1)/%,$(double_src))
 helpers    = $(filter-out $(test_main),$(filter $(dir $(1))%,$(test_src)))
 sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) $(fuzz_src) $(wildcard tests/fuzz/*.c) $(double_src) \
@@ -79,7 +82,8 @@ sources    = $(sort $(lib_src) $(wildcard worker/main.c) $(cli_src) $(test_src) 
 ##@ Build
 all: $(B)/libmyelin.a $(programs) ## both programs: build/myelin and build/myelin-worker
 objects: $(call obj,$(sources))
-tests: $(tests) $(sim) $(if $(COVER),,$(replays))
+tsan: $(B)/tests/sim/threads $(B)/tests/unit/test_ring $(B)/tests/unit/test_expr_watchdog
+tests: $(tests) $(sims) $(if $(COVER),,$(replays))
 doubles: $(doubles)
 benches: $(benches)
 replays: $(replays)
@@ -89,9 +93,9 @@ $(B)/libmyelin.a: $(call obj,$(lib_src)) $(patsubst %,$(B)/obj/gen/schemas.o,$(w
 	@rm -f $@ && ar rcs $@ $^
 $(B)/myelin-worker: $(B)/obj/worker/main.o
 $(B)/myelin: $(call obj,$(cli_src))
-# The simulation's ports stand before the library, which then does without its own.
-$(sim): $(call obj,$(sim_src))
-$(programs) $(tests) $(replays) $(doubles) $(benches) $(sim): $(B)/libmyelin.a
+# The simulation's ports stand before the library, which then does without its own. Either has its own `main`.
+$(sims): $(B)/tests/sim/%: $(B)/obj/tests/sim/%.o $(call obj,$(filter-out $(sims:$(B)/%=%.c),$(sim_src)))
+$(programs) $(tests) $(replays) $(doubles) $(benches) $(sims): $(B)/libmyelin.a
 	@echo "  LD    $@"
 	@mkdir -p $(@D)
 	@$(LINK) -o $@ $(filter %.o,$^) $(B)/libmyelin.a $(PKG_LIBS) $(EXTRA_LIBS)
@@ -138,6 +142,7 @@ demo: all doubles build/venv/ready kafka ## the whole story on a real Kafka and 
 test: all doubles tests build/venv/ready kafka ## every test, with servers of its own
 	@$(MAKE) --no-print-directory VARIANT=crash all doubles
 	@$(MAKE) --no-print-directory VARIANT=asan all tests
+	@$(MAKE) --no-print-directory VARIANT=tsan tsan
 	@MYELIN_BUILD=$(B) tests/run
 asan: build/venv/ready kafka ## the system tests with ASan and UBSan; NAME=... some of them; a leak is a failure too
 	@$(MAKE) --no-print-directory VARIANT=asan all doubles
@@ -167,4 +172,4 @@ reset: ## stop them and delete their data
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all kafka objects tests doubles benches replays bench install clean demo test asan check lint format fuzz up down status reset help FORCE
+.PHONY: all kafka objects tests tsan doubles benches replays bench install clean demo test asan check lint format fuzz up down status reset help FORCE

@@ -66,7 +66,8 @@ struct caller_call *caller_start(struct caller *caller, const struct http_reques
                                  .done = done,
                                  .context = context,
                                  .began_us = world.now_us,
-                                 .leaves_us = world.now_us + dice_between(0, LEAVE_MS_MAX) * 1000,
+                                 .leaves_us = world.now_us +
+                                              dice_between(0, world.apart ? LEAVE_MS_MAX / 30 : LEAVE_MS_MAX) * 1000,
                                  .give_up_us = world.now_us + request->timeout_ms * 1000};
     if (request->write) { /* see io/ledger.h for the sum */
         int64_t left_ms = request->send_until_boot_ms + request->timeout_ms / 2 - clock_boot_ms();

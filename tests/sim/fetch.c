@@ -41,6 +41,8 @@ void fetch_close(struct fetch *fetch)
 
 void fetch_start(struct fetch *fetch, int32_t partition, int64_t offset, fetch_done done, void *context)
 {
+    if (world.apart)
+        wrong("what the worker wrote itself is not in its cache");
     struct request *request = ARENA_NEW(world.arena, struct request);
     *request = (struct request){.next = fetch->requests,
                                 .partition = partition,

@@ -63,34 +63,31 @@ static struct log_event *event_of(enum log_event_kind kind, const struct log_par
 struct log *log_thread_open(struct life *life)
 {
     struct log *log = calloc(1, sizeof(*log));
+    struct log_settings settings = {.slot = life->settings.slot};
+    struct error error;
     log_ring_open(&log->to_log, TO_LOG_SIZE, -1);
     log_ring_open(&log->to_loop, TO_LOOP_SIZE, -1);
     log->to_log.room_fd = log->to_loop.fd;
     log->to_loop.room_fd = log->to_log.fd;
-    log->slot = life->slot == 0 ? (char *)(uintptr_t) "a" : (char *)(uintptr_t) "b";
-    struct log_side *side = &sides[life->slot];
-    *side = (struct log_side){.log = log, .life = life, .generation = -1};
+    log_connect(log, &settings, &error);
+    broker_fence(life->slot);
+    return log;
+}
+
+bool log_connect(struct log *log, const struct log_settings *settings, struct error *error)
+{
+    int slot = settings->slot[0] - 'a';
+    (void)error;
+    log->slot = slot == 0 ? (char *)(uintptr_t) "a" : (char *)(uintptr_t) "b";
+    struct log_side *side = &sides[slot];
+    *side = (struct log_side){.log = log, .life = world.lives[slot], .generation = -1};
     for (enum topic topic = TOPIC_STEPS; topic <= TOPIC_INBOX; topic++)
         side->topics[topic] = (struct log_topic){.topic = topic,
                                                  .name = (char *)(uintptr_t)broker_topic_name(topic),
                                                  .pool = topic == TOPIC_STEPS ? (char *)(uintptr_t) "default" : NULL,
                                                  .partitions = broker_partitions(topic),
                                                  .left = side->left[topic]};
-    broker_fence(life->slot);
-    return log;
-}
-
-/* log.c is whole only with these: it starts no thread here. */
-bool log_connect(struct log *log, const struct log_settings *settings, struct error *error)
-{
-    (void)log;
-    (void)settings;
-    return error_set(error, ERROR_FATAL, "a simulated log has no thread");
-}
-
-void *log_thread(void *argument)
-{
-    return argument;
+    return true;
 }
 
 static void drop_partitions(struct log *log)
@@ -353,6 +350,13 @@ static void serve_control(struct log_side *side)
     log->control_wanted = false;
 }
 
+static void publish_numbers(struct log *log)
+{
+    atomic_store(&log->partitions_owned, (int)log->partitions_count);
+    atomic_store(&log->records_in_flight, (int)log->with_loop_steps);
+    atomic_store(&log->in_group, log->partitions_count > 0);
+}
+
 static void turn(struct log_side *side)
 {
     struct log *log = side->log;
@@ -382,5 +386,6 @@ void log_thread_turn(struct log *log)
         return;
     side->turning = true;
     turn(side);
+    publish_numbers(log);
     side->turning = false;
 }

@@ -205,8 +205,9 @@ struct exchange *outside_send(const struct http_request *request)
                                   .answer = STR("{}")};
     read_url(exchange, request->url);
     exchange->honours_keys = str_is(exchange->tool, "note");
-    exchange->executes_us = world.now_us + dice_between(0, ANSWER_MS_MAX) * 1000;
-    exchange->answers_us = exchange->executes_us + dice_between(0, ANSWER_MS_MAX) * 1000;
+    int64_t longest_us = (world.apart ? ANSWER_MS_MAX / 30 : ANSWER_MS_MAX) * 1000;
+    exchange->executes_us = world.now_us + dice_between(0, longest_us);
+    exchange->answers_us = exchange->executes_us + dice_between(0, longest_us);
     if (world.troubled)
         troubles(exchange);
     return outside.exchanges = exchange;

@@ -4,23 +4,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/sim/clients.h"
 #include "tests/sim/judge.h"
-#include "tests/sim/log_thread.h"
+#include "tests/sim/lives.h"
 #include "tests/sim/outside.h"
 #include "tests/sim/redis.h"
-#include "worker/base/mem.h"
-#include "worker/delivery.h"
 #include "worker/io/clock.h"
-#include "worker/io/metrics.h"
 
 #define BOOT_US 3600000000 /* what the other clocks show at the beginning */
 #define CALM_STEPS_MAX 20000
-#define RECORDS_MAX 8 /* log events in one go */
 #define CONTRACT "tests/sim/trip.cfg"
 
-struct world world;
+_Thread_local struct world world;
 
 /* ---- dice: splitmix64 ---- */
 
@@ -100,147 +97,23 @@ void wrong(const char *format, ...)
     _Exit(1);
 }
 
-/* ---- lives ---- */
-
-/* To the other workers it is dead, whether it is or not. */
-static void mishap(struct life *life)
-{
-    for (struct delivery *delivery = life->worker.deliveries; delivery != NULL; delivery = delivery->next)
-        if (!delivery->orphan)
-            broker_at(TOPIC_STEPS, delivery->source.partition, delivery->source.offset)->mishaps++;
-}
-
-static void die(struct life *life)
-{
-    tell("worker %d is killed, %d steps in hand", life->slot, life->worker.deliveries_count);
-    life->dead = true;
-    world.deaths++;
-    mishap(life);
-}
-
-bool life_goes_on(struct life *life)
-{
-    if (life->dead || !world.troubled)
-        return !life->dead;
-    if (dice(20) == 0 && life->worker.log != NULL)
-        log_thread_turn(life->worker.log);
-    if (dice(700) == 0 && !life->dead)
-        die(life);
-    return !life->dead;
-}
-
-static void born(int slot)
-{
-    struct life *life = mem_new(sizeof(*life));
-    struct error error;
-    struct worker *worker = &life->worker;
-    tell("worker %d starts", slot);
-    *life = (struct life){.slot = slot, .settings = *world.settings, .skew_ms = dice_between(-300, 300)};
-    life->settings.slot = slot == 0 ? "a" : "b";
-    world.lives[slot] = world.running = life;
-    worker->settings = &life->settings;
-    snprintf(worker->name, sizeof(worker->name), "%s:%lld", life->settings.slot, (long long)world.now_us);
-    struct ledger_settings ledger = {.address = "sim:0",
-                                     .name_space = life->settings.name_space.data,
-                                     .holder = worker->name,
-                                     .slot = life->settings.slot,
-                                     .settle_ms = life->settings.settle_ms,
-                                     .lease_ms = life->settings.lease_ms};
-    worker->metrics = meter_new(&life->settings);
-    worker->contracts = contracts_new();
-    worker->ledger = ledger_open(&ledger, -1, 0, &error);
-    worker->caller = caller_open(NULL, -1, 0, &error);
-    worker->payloads = payload_open(&life->settings, &error);
-    worker->log = log_thread_open(life);
-    world.running = NULL;
-}
-
-/* What is not durable goes with it. */
-static void bury(struct life *life)
-{
-    struct worker *worker = &life->worker;
-    world.running = life;
-    life->dead = true;
-    caller_close(worker->caller);
-    payload_close(worker->payloads);
-    inbox_free(worker);
-    ledger_close(worker->ledger);
-    loop_free(worker);
-    log_close(worker->log);
-    contracts_free(worker->contracts);
-    metrics_free(worker->metrics);
-    world.running = NULL;
-    world.lives[life->slot] = NULL;
-    world.starts_us[life->slot] = world.now_us +
-                                  (world.troubled ? dice_between(0, dice(2) == 0 ? 300 : 9000) * 1000 : 0);
-    mem_free(life);
-}
-
-/* A turn of the loop, as in main.c. */
-static void turn_loop(struct life *life)
-{
-    struct worker *worker = &life->worker;
-    struct log_event event;
-    int64_t now_ms = clock_mono_us() / 1000;
-    ledger_ready(worker->ledger, 0, 0);
-    payload_ready(worker->payloads);
-    ledger_tick(worker->ledger, now_ms);
-    caller_tick(worker->caller, now_ms);
-    loop_tick(worker, now_ms);
-    inbox_tick(worker, clock_wall_ms());
-    for (int i = 0; i < RECORDS_MAX && !life->dead && log_next(worker->log, &event); i++)
-        event_take(worker, &event);
-}
-
-/* SIGTERM. */
-static void stop(struct life *life)
-{
-    tell("worker %d is asked to stop", life->slot);
-    life->worker.stopping = true;
-    life->worker.stop_by_ms = clock_mono_us() / 1000 + life->settings.grace_ms;
-    log_stop(life->worker.log);
-}
-
-static bool is_over(const struct life *life)
-{
-    const struct worker *worker = &life->worker;
-    bool stored = worker->deliveries_count == 0 && ledger_idle(worker->ledger);
-    return life->dead || (worker->log_stopped && (stored || clock_mono_us() / 1000 >= worker->stop_by_ms));
-}
-
-static void live(struct life *life)
-{
-    if (world.now_us < life->frozen_until_us)
-        return;
-    if (trouble(300)) {
-        life->frozen_until_us = world.now_us + dice_between(10, dice(2) == 0 ? 500 : 12000) * 1000;
-        tell("worker %d is frozen for %lld ms", life->slot, (long long)(life->frozen_until_us - world.now_us) / 1000);
-        mishap(life);
-        return;
-    }
-    if (trouble(500) && !life->worker.stopping)
-        stop(life);
-    world.running = life;
-    if (dice(4) > 0)
-        log_thread_turn(life->worker.log);
-    if (dice(4) > 0 && !life->dead)
-        turn_loop(life);
-    world.running = NULL;
-    if (is_over(life))
-        bury(life);
-}
-
 /* ---- the world ---- */
 
-static void pass_time(void)
+void world_pass_time(void)
 {
     static const int64_t longest_ms[] = {1, 5, 10, 20, 20, 50, 100, 1500};
-    world.now_us += dice_between(0, longest_ms[dice(sizeof(longest_ms) / sizeof(longest_ms[0]))] * 1000);
+    struct timespec now;
+    if (!world.apart) {
+        world.now_us += dice_between(0, longest_ms[dice(sizeof(longest_ms) / sizeof(longest_ms[0]))] * 1000);
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    world.now_us = now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 static void step(void)
 {
-    pass_time();
+    world_pass_time();
     broker_serve();
     redis_serve();
     redis_arrivals();
@@ -252,9 +125,9 @@ static void step(void)
     for (int i = 0; i < SLOTS; i++) {
         int slot = (first + i) % SLOTS;
         if (world.lives[slot] == NULL && world.now_us >= world.starts_us[slot])
-            born(slot);
+            life_begin(slot);
         else if (world.lives[slot] != NULL)
-            live(world.lives[slot]);
+            life_serve(world.lives[slot]);
     }
 }
 
@@ -286,6 +159,6 @@ void world_run(uint64_t seed, int steps, struct settings *settings, bool verbose
     calm();
     for (int i = 0; i < SLOTS; i++)
         if (world.lives[i] != NULL)
-            bury(world.lives[i]);
+            life_end(world.lives[i]);
     arena_free(world.arena);
 }

@@ -31,6 +31,8 @@ struct world {
     uint64_t seed, dice;
     int64_t now_us;
     bool troubled; /* things go wrong */
+    bool
+        apart; /* threads.c: the log thread is a thread, and has a world of its own: broker and clients; time is real */
     bool verbose;
     struct settings *settings;
     struct arena *arena;       /* until the end of the world */
@@ -39,7 +41,7 @@ struct world {
     struct life *running;      /* whose code is running; NULL: the world's own */
     int deaths;
 };
-extern struct world world;
+extern _Thread_local struct world world;
 
 /* ---- dice ---- */
 uint64_t dice(uint64_t sides);                   /* 0 to sides - 1 */
@@ -57,6 +59,7 @@ void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The world is not as it should be: prints why and how to see it again, and ends the program. */
 _Noreturn void wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+void world_pass_time(void);
 void world_run(uint64_t seed, int steps, struct settings *settings, bool verbose);
 
 #endif
