@@ -78,7 +78,8 @@ static void ask_for_run(void)
         .request_id = new_request_id(run),
         .contract = STR("trip"),
         .contract_hash = str_of(clients.hash),
-        .input = arena_printf(world.arena, "{\"to\":\"place %d\",\"ask\":%s}", number, dice(2) == 0 ? "true" : "false"),
+        .input = arena_printf(world.arena, "{\"to\":\"place %d\",\"why\":\"%.*s\",\"ask\":%s}", number,
+                              STR_ARG(outside_words()), dice(2) == 0 ? "true" : "false"),
         .by = STR("client"),
         .at_ms = world_now_ms(),
     };

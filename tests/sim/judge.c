@@ -188,6 +188,8 @@ static void judge_fact(const struct fact *fact)
         break;
     case FACT_RUN_ENDED:
         run->ended = true;
+        if (fact->is.run_ended.reason.data != NULL && strstr(fact->is.run_ended.reason.data, "cannot be had") != NULL)
+            wrong("run %.*s: %.*s", STR_ARG(fact->run), STR_ARG(fact->is.run_ended.reason));
         break;
     default:
         break;
@@ -223,6 +225,41 @@ static void judge_dead(const struct dead_letter *letter)
         wrong("run %.*s: in dead without cause: %.*s", STR_ARG(letter->run), STR_ARG(letter->reason));
 }
 
+/* ---- what step events name ---- */
+
+static void check_reference(const struct run *run, const struct reference *at)
+{
+    unsigned char digest[HASH_SIZE];
+    if (at == NULL)
+        return;
+    bool there = at->partition >= 0 && at->partition < broker_partitions(TOPIC_HISTORY) && at->offset >= 0 &&
+                 at->offset < broker_end(TOPIC_HISTORY, at->partition);
+    const struct logged *named = there ? broker_read(TOPIC_HISTORY, at->partition, at->offset) : NULL;
+    if (named != NULL)
+        hash_sha256_raw(named->value, digest);
+    if (named == NULL || at->sha256.size != HASH_SIZE || memcmp(at->sha256.data, digest, HASH_SIZE) != 0)
+        wrong("run %.*s: its step %.*s names %d:%" PRId64 " in history, which is not there", STR_ARG(run->id),
+              STR_ARG(run->at.step), (int)at->partition, at->offset);
+}
+
+/* I1: what a step event names is committed with it, or was before. */
+static void judge_event(struct str event, struct arena *arena)
+{
+    struct record record;
+    struct error error;
+    if (!record_decode(event, arena, &record, &error))
+        return; /* garbage */
+    if (record.type == RECORD_STEP_PARKED)
+        judge_event(record.is.step_parked.event, arena);
+    if (record.type != RECORD_STEP_READY)
+        return;
+    const struct run *run = &record.is.step_ready;
+    check_reference(run, run->input_at);
+    check_reference(run, run->at.chain);
+    for (size_t i = 0; i < run->steps_count; i++)
+        check_reference(run, run->steps[i].output_at);
+}
+
 /* ---- records ---- */
 
 static void judge_message(enum topic topic, const struct logged *message)
@@ -230,6 +267,11 @@ static void judge_message(enum topic topic, const struct logged *message)
     struct arena *arena = arena_new();
     struct record record;
     struct error error;
+    if (topic == TOPIC_STEPS || topic == TOPIC_INBOX) {
+        judge_event(message->value, arena);
+        arena_free(arena);
+        return;
+    }
     if (!record_decode(message->value, arena, &record, &error))
         wrong("%s holds what cannot be read: %s", broker_topic_name(topic), error.text);
     if (topic == TOPIC_HISTORY)
@@ -242,8 +284,8 @@ static void judge_message(enum topic topic, const struct logged *message)
 /* I1: whatever is in it is visible now. Facts are judged in the order of the log, which is that of the commits. */
 void judge_read(void)
 {
-    static const enum topic topics[] = {TOPIC_HISTORY, TOPIC_DEAD};
-    for (size_t t = 0; t < 2; t++)
+    static const enum topic topics[] = {TOPIC_HISTORY, TOPIC_DEAD, TOPIC_STEPS, TOPIC_INBOX};
+    for (size_t t = 0; t < sizeof(topics) / sizeof(topics[0]); t++)
         for (int32_t i = 0; i < broker_partitions(topics[t]); i++) {
             int64_t *read = &judge.read[topics[t]][i], stable = broker_stable(topics[t], i);
             for (; *read < stable; ++*read) {

@@ -53,7 +53,7 @@ static int32_t partition_to(const struct log_record *record)
     return record->partition >= 0 ? record->partition : broker_partition_of(record->topic, record->run);
 }
 
-/* Its report comes at once, or not at all: then -1. */
+/* Its report comes at once, or too late: in the next transaction. */
 static void produce(struct log_side *side, struct log_partition *partition, struct log_work *work, size_t index)
 {
     const struct log_record *record = &work->records[index];
@@ -64,6 +64,8 @@ static void produce(struct log_side *side, struct log_partition *partition, stru
     int64_t offset = broker_append(side->transaction, record->topic, number, key, record->value);
     if (opaque != NULL && !trouble(60))
         log_place_report(side->log, (intptr_t)opaque, number, offset);
+    else if (opaque != NULL)
+        side->late.opaque = (intptr_t)opaque, side->late.partition = number, side->late.offset = offset;
     if (work->carry != 0)
         log_window_carried(&partition->window, work->carry, offset);
 }
@@ -104,7 +106,11 @@ static void begin(struct log_side *side)
     side->transaction = broker_begin(side->life->slot);
     side->phase = BURST_LED;
     log_place_begin(log);
+    intptr_t late = side->late.opaque;
+    side->late.opaque = 0;
     produce_part(side, PART_LEAD);
+    if (late != 0)
+        log_place_report(log, late, side->late.partition, side->late.offset);
 }
 
 static void ended(struct log_side *side)

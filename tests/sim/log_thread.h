@@ -30,6 +30,11 @@ struct log_side {
     int64_t control_read; /* of `control`, handed over */
     enum burst_phase phase;
     struct transaction *transaction;
+    struct { /* a delivery report that comes when its transaction is aborted: opaque 0: none */
+        intptr_t opaque;
+        int32_t partition;
+        int64_t offset;
+    } late;
     int64_t doubt_until_us;
 };
 struct log_side *log_side(const struct log *log);

@@ -28,6 +28,16 @@ void outside_open(void)
     memset(&outside, 0, sizeof(outside));
 }
 
+struct str outside_words(void)
+{
+    size_t size = dice(2) == 0 ? (size_t)dice(20) : RUN_INLINE_MAX - 200 + (size_t)dice(600);
+    char *text = arena_alloc(world.arena, size + 1);
+    for (size_t i = 0; i < size; i++)
+        text[i] = (char)('a' + (i == 0 ? dice(26) : i % 26));
+    text[size] = '\0';
+    return (struct str){text, size};
+}
+
 static struct executed *find(struct str key)
 {
     struct executed *one = outside.executed;
@@ -95,8 +105,11 @@ static struct str model_answer(const struct exchange *exchange)
     bool told = role != NULL && strcmp(role, "tool") == 0;
     json_decref(request);
     if (told && dice(3) > 0)
-        return STR("{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"{\\\"said\\\":\\\"done\\\"}\"},"
-                   "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}");
+        return arena_printf(
+            world.arena,
+            "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"{\\\"said\\\":\\\"%.*s\\\"}\"},"
+            "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}",
+            STR_ARG(outside_words()));
     return arena_printf(
         world.arena,
         "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c%llu\","
@@ -113,7 +126,8 @@ static struct str execute(const struct exchange *exchange)
         return outside_executed(exchange->key) > 0 ? STR("{\"done\":true}") : STR("{\"done\":false}");
     if (str_is(exchange->tool, "v1"))
         return model_answer(exchange);
-    return arena_printf(world.arena, "{\"found\":%llu}", (unsigned long long)dice(1000));
+    return arena_printf(world.arena, "{\"found\":%llu,\"page\":\"%.*s\"}", (unsigned long long)dice(1000),
+                        STR_ARG(outside_words()));
 }
 
 void outside_serve(void)

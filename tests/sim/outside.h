@@ -20,6 +20,8 @@ struct exchange {
 
 void outside_open(void);
 void outside_serve(void); /* what is due is executed */
+struct str outside_words(
+    void); /* a text, now and then so long that it is stored by itself; in the arena of the world */
 
 /* Leaves now. Copies. NULL: no connection. */
 struct exchange *outside_send(const struct http_request *request);
