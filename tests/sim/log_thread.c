@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/base/budget.h"
+
 #define CARRY_AT 12 /* far below the real limits, so that they are reached */
 #define WINDOW_MAX 16
 #define WITH_LOOP_MAX 6 /* credits */
@@ -287,8 +289,13 @@ static void rebuild(struct log *log, struct log_partition *partition)
 
 static bool has_room(const struct log *log, const struct log_partition *partition)
 {
-    bool steps = partition->of->topic == TOPIC_STEPS;
-    return !steps || (log_window_span(&partition->window) < WINDOW_MAX && log->with_loop_steps < WITH_LOOP_MAX);
+    size_t adrift = 0;
+    if (partition->of->topic != TOPIC_STEPS)
+        return true;
+    for (size_t i = 0; i < log->partitions_count; i++)
+        adrift += log->partitions[i]->window.adrift;
+    return log_window_span(&partition->window) < WINDOW_MAX && log->with_loop_steps < WITH_LOOP_MAX &&
+           budget_admits(BUDGET_HAND_OVER, -(int64_t)adrift);
 }
 
 static void fetch(struct log *log, struct log_partition *partition)

@@ -11,10 +11,12 @@
 #include "tests/sim/lives.h"
 #include "tests/sim/outside.h"
 #include "tests/sim/redis.h"
+#include "worker/base/budget.h"
 #include "worker/io/clock.h"
 
 #define BOOT_US 3600000000 /* what the other clocks show at the beginning */
 #define CALM_STEPS_MAX 20000
+#define MEMORY_MAX (64 << 10) /* of all workers together: so little that they have to wait for each other */
 #define CONTRACT "tests/sim/trip.cfg"
 
 _Thread_local struct world world;
@@ -148,6 +150,7 @@ static void calm(void)
 void world_run(uint64_t seed, int steps, struct settings *settings, bool verbose)
 {
     world = (struct world){.seed = seed, .dice = seed, .settings = settings, .verbose = verbose, .arena = arena_new()};
+    budget_open(MEMORY_MAX);
     judge_open();
     broker_open();
     redis_open();
@@ -160,5 +163,9 @@ void world_run(uint64_t seed, int steps, struct settings *settings, bool verbose
     for (int i = 0; i < SLOTS; i++)
         if (world.lives[i] != NULL)
             life_end(world.lives[i]);
+    for (enum budget_use use = 0; use < BUDGET_USES; use++)
+        if (budget_used(use) != 0)
+            wrong("of the budget for %s %lld bytes were never given back", budget_use_name(use),
+                  (long long)budget_used(use));
     arena_free(world.arena);
 }
