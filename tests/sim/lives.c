@@ -46,6 +46,7 @@ void life_begin(int slot)
     tell("worker %d starts", slot);
     *life = (struct life){.slot = slot, .settings = *world.settings, .skew_ms = dice_between(-300, 300)};
     life->settings.slot = slot == 0 ? "a" : "b";
+    life->settings.keeper_memory_kib = world.apart ? 262144 : 1; /* so that rows are read back */
     world.lives[slot] = world.running = life;
     worker->settings = &life->settings;
     snprintf(worker->name, sizeof(worker->name), "%s:%lld", life->settings.slot, (long long)world.now_us);
@@ -57,9 +58,11 @@ void life_begin(int slot)
                                      .lease_ms = life->settings.lease_ms};
     worker->metrics = meter_new(&life->settings);
     worker->contracts = contracts_new();
+    worker->credits = credits_new();
     worker->ledger = ledger_open(&ledger, -1, 0, &error);
     worker->caller = caller_open(NULL, -1, 0, &error);
     worker->payloads = payload_open(&life->settings, &error);
+    keep_open(worker, &error);
     struct log_settings log = {.slot = life->settings.slot, .in_flight_max = life->settings.in_flight_max};
     worker->log = world.apart ? log_open(&log, &error) : log_thread_open(life);
     world.running = NULL;
@@ -72,10 +75,11 @@ void life_end(struct life *life)
     world.running = life;
     life->dead = true;
     caller_close(worker->caller);
-    payload_close(worker->payloads);
-    inbox_free(worker);
+    keep_free(worker);
     ledger_close(worker->ledger);
     loop_free(worker);
+    payload_close(worker->payloads);
+    credits_free(worker->credits);
     log_close(worker->log);
     contracts_free(worker->contracts);
     metrics_free(worker->metrics);
@@ -97,9 +101,13 @@ void life_turn(struct life *life)
     ledger_tick(worker->ledger, now_ms);
     caller_tick(worker->caller, now_ms);
     loop_tick(worker, now_ms);
-    inbox_tick(worker, clock_wall_ms());
-    for (int i = 0; i < RECORDS_MAX && !life->dead && log_next(worker->log, &event); i++)
+    keep_recalled(worker);
+    keep_tick(worker, clock_wall_ms());
+    for (int i = 0; i < RECORDS_MAX && !life->dead && log_next(worker->log, &event); i++) {
+        if (world.apart && event.kind == LOG_WAITING_ROW)
+            recall_told(worker->recall, &event);
         event_take(worker, &event);
+    }
 }
 
 /* SIGTERM. */

@@ -110,6 +110,7 @@ void log_disconnect(struct log *log)
     drop_partitions(log);
     free(log->partitions);
     free(log->awaited);
+    free(log->placed);
 }
 
 /* ---- commands ---- */
