@@ -30,7 +30,7 @@ def ended(history):
 def test_killed_with_three_of_five_done(tmp_path):
     """▲ One partition, the first call is stuck, 3,000 of 5,000 in flight are done: kill -9, and Redis forgets their results. The next owner
     repeats exactly the other 2,000: it is the offset map that knows."""
-    with Space(tmp_path, partitions=1, settings={"in_flight_max": RUNS, "connections_per_host": RUNS}) as space:
+    with Space(tmp_path, partitions=1, settings={"in_flight_max": RUNS, "calls_per_endpoint": RUNS}) as space:
         tools = space.double("tool_double", script=[HOLD])
         path = tmp_path / "one_read.cfg"
         path.write_text(CONTRACT)
