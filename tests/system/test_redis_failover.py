@@ -86,8 +86,9 @@ class Pair:
         wait_until("the replica follows", lambda: "master_link_status:up" in self.replica.ask("INFO", "replication"))
         self.forwarder = Forwarder(self.primary.port)
 
-    def lag(self):
-        """What was written so far is on the replica, what comes now will not be."""
+    def lag(self, space):
+        """What was written so far is on the replica, what comes now will not be. A worker has said by then which life of Redis it is."""
+        wait_until("the incarnation is there", lambda: self.incarnations(space)[0] != "")
         self.primary.ask("SET", "mark", "here")
         assert self.primary.ask("WAIT", "1", "5000") == "1"
         self.replica.ask("REPLICAOF", "NO", "ONE")
@@ -150,7 +151,7 @@ def test_reservation_lost_with_the_worker(stage, pair, policy):
     space, tools = stage(policy, [HELD])
     worker = space.worker("s")
     run = to_the_write(space)
-    pair.lag()
+    pair.lag(space)
     assert len(set(pair.incarnations(space))) == 1  # the value beside the keys tells nothing
     with Person(space, tools):
         tools.wait_for("acted", tool="send", seconds=30)
@@ -171,7 +172,7 @@ def test_record_of_an_earlier_attempt_is_left(stage, pair, policy):
     tools.wait_for("answered", tool="send", status=429, seconds=30)
     wait_until("what did not happen is written down",
                lambda: "not_done" in {pair.primary.ask("HGET", key, "state") for key in pair.primary.ask("KEYS", "*:w:*").split()}, every=0.05)
-    pair.lag()
+    pair.lag(space)
     with Person(space, tools):
         tools.wait_for("acted", tool="send", seconds=30)
         worker.kill()
@@ -187,7 +188,7 @@ def test_result_lost_with_the_worker(stage, pair, policy):
     space, tools = stage(policy, [])
     worker = space.worker("s", build=CRASH_BUILD, MYELIN_CRASH_AT="after_stored:1")
     run = to_the_write(space)
-    pair.lag()
+    pair.lag(space)
     with Person(space, tools):
         worker.process.wait(30)
         pair.fail_over()
@@ -201,7 +202,7 @@ def test_failover_while_the_write_is_under_way(stage, pair):
     space, tools = stage("ask", [{"match": {"tool": "send"}, "answer": {"act_and_answer_late": 1500}}])
     space.worker("s")
     run = to_the_write(space)
-    pair.lag()
+    pair.lag(space)
     space.cli("approve", run, "approve")
     tools.wait_for("acted", tool="send", seconds=30)
     pair.fail_over()
@@ -226,7 +227,7 @@ def test_failover_under_load(stage, pair):
     runs = request(space, "crash", {f"r{i:02d}": INPUT for i in range(20)})
     with Person(space, tools):
         wait_until("writes are made", lambda: len(tools.ledger("acted", tool="send")) >= 5, 60)
-        pair.lag()
+        pair.lag(space)
         runs += request(space, "crash", {f"held{i:02d}": {"to": "held@acme.example"} for i in range(12)})
         lost = wait_until("the one that will be killed has sent what the replica does not know", lambda: held_by(tools, gone), 60)
         gone.kill()
