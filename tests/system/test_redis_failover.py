@@ -90,7 +90,7 @@ class Pair:
         """What was written so far is on the replica, what comes now will not be. A worker has said by then which life of Redis it is."""
         wait_until("the incarnation is there", lambda: self.incarnations(space)[0] != "")
         self.primary.ask("SET", "mark", "here")
-        assert self.primary.ask("WAIT", "1", "5000") == "1"
+        wait_until("the replica has it, and what was before it", lambda: self.replica.ask("GET", "mark") == "here")
         self.replica.ask("REPLICAOF", "NO", "ONE")
 
     def fail_over(self):
