@@ -164,7 +164,7 @@ class Fold:
         self.state["generated_artifacts"] = {}
         self.usage = dict.fromkeys(("steps", "model_calls", "tool_calls", "writes", "retries", "refusals", "tokens_in",
                                     "tokens_out", "tokens_unknown", "micro_usd", "micro_usd_unknown"), 0)
-        self.active, self.source, self.next_seq = {}, None, 0
+        self.active, self.source, self.step, self.next_seq = {}, None, None, 0
         self.facts = self.gaps = self.repeats = 0
         self.ended = None
 
@@ -178,8 +178,9 @@ class Fold:
         self.next_seq = fact["seq"] + 1
         self.facts += 1
         source = (fact["source_topic"], fact["source_partition"], fact["source_offset"])
-        if source != self.source:
-            self.source = source
+        step = (fact["step"], fact["visit"])
+        if source != self.source or (step != self.step and fact["kind"] == "CallRefused"):
+            self.source, self.step = source, step
             self.usage["steps"] += fact["source_offset"] >= 0 and ".steps." in (fact["source_topic"] or "")
         if self.ended:
             return

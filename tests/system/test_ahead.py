@@ -43,6 +43,8 @@ def test_steps_without_a_call_have_no_event(tmp_path):
         for run in runs:
             state = rebuild(facts, run)
             assert (state["gaps"], state["repeats"]) == (0, 0)
+            before = [fact for fact in facts if fact["run"] == run and fact["kind"] != "RunEnded"]
+            assert rebuild(before, run)["usage"]["steps"] == state["usage"]["steps"] == 6  # counted from facts, and by the run
             kinds = collections.Counter(fact["kind"] for fact in facts if fact["run"] == run)
             assert kinds["CallRefused"] == kinds["StepFailed"] == 4 and kinds["ToolAnswered"] == 2
             assert {"n": len(PAGE)} in [json.loads(line["args"]) if isinstance(line["args"], str) else line["args"]

@@ -236,6 +236,30 @@ static void test_usage_before_the_end(void **unused)
     fold_free(story.fold);
 }
 
+/* Without events of their own; an agent's refusals in its own step are none. */
+static void test_steps_that_were_decided_together(void **unused)
+{
+    (void)unused;
+    struct story story = story_new();
+    started(&story);
+    static const struct {
+        const char *step;
+        int32_t visit;
+        const char *steps;
+    } refused[] = {{"ask", 1, "1"}, {"ask", 1, "1"}, {"two", 1, "2"}, {"three", 1, "3"}, {"three", 2, "4"}};
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        struct fact fact = fact_at(&story, FACT_CALL_REFUSED, refused[i].step, refused[i].visit);
+        fact.source_offset = 500;
+        fact.is.call_refused = (struct fact_call_refused){.tool = STR("send_email"),
+                                                          .arguments = STR("{}"),
+                                                          .rule = STR("parameters"),
+                                                          .reason = STR("to: is missing")};
+        fold_add(story.fold, &fact);
+        expect(&story, "usage.steps", refused[i].steps);
+    }
+    fold_free(story.fold);
+}
+
 static void test_gaps_and_repeats(void **unused)
 {
     (void)unused;
@@ -416,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_a_whole_run),
         cmocka_unit_test(test_an_empty_state_has_all_parts),
         cmocka_unit_test(test_usage_before_the_end),
+        cmocka_unit_test(test_steps_that_were_decided_together),
         cmocka_unit_test(test_gaps_and_repeats),
         cmocka_unit_test(test_what_is_not_of_the_run),
         cmocka_unit_test(test_a_loop_counts_its_visits),

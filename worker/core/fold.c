@@ -49,17 +49,22 @@ void fold_free(struct fold *fold)
     arena_free(fold->arena);
 }
 
-/* A step event that was worked off is a committed step: its facts stand together in `history`. */
-static void count_source(struct fold *fold, const struct fact *fact)
+/* A step event that was worked off is a committed step: its facts stand together in `history`. So is a step that was decided with it
+ * (ahead.c): it has no event of its own, and was refused. */
+static void count_steps(struct fold *fold, const struct fact *fact)
 {
     bool same = fact->source_partition == fold->source_partition && fact->source_offset == fold->source_offset &&
                 str_equal(fact->source_topic, fold->source_topic);
-    if (same)
+    bool own = fact->visit == fold->source_visit && str_equal(fact->step, fold->source_step);
+    if (same && (own || fact->kind != FACT_CALL_REFUSED))
         return;
     if (!str_equal(fact->source_topic, fold->source_topic))
         fold->source_topic = arena_str(fold->arena, fact->source_topic);
     fold->source_partition = fact->source_partition;
     fold->source_offset = fact->source_offset;
+    if (!str_equal(fact->step, fold->source_step))
+        fold->source_step = arena_str(fold->arena, fact->step);
+    fold->source_visit = fact->visit;
     if (fact->source_offset >= 0 && fact->source_topic.data != NULL &&
         strstr(fact->source_topic.data, ".steps.") != NULL)
         fold->usage.steps++;
@@ -76,7 +81,7 @@ void fold_add(struct fold *fold, const struct fact *fact)
     fold->gaps += fact->seq - fold->seq_next;
     fold->seq_next = fact->seq + 1;
     fold->facts++;
-    count_source(fold, fact);
+    count_steps(fold, fact);
     fold_apply(fold, fact);
 }
 

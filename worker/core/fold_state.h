@@ -31,6 +31,8 @@ struct fold {
     struct str source_topic; /* of the latest fact */
     int32_t source_partition;
     int64_t source_offset;
+    struct str source_step; /* of the step event, or of the latest step that was decided with it */
+    int32_t source_visit;
     bool known, ended;
     enum run_status status;
 };
