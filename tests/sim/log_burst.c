@@ -53,53 +53,19 @@ static int32_t partition_to(const struct log_record *record)
     return record->partition >= 0 ? record->partition : broker_partition_of(record->topic, record->run);
 }
 
-/* Where it lies once it is committed. */
-static void place(struct log *log, int64_t tenure, int64_t ticket, int64_t offset)
-{
-    if (log->placed_count == log->placed_capacity) {
-        log->placed_capacity = log->placed_capacity == 0 ? 64 : log->placed_capacity * 2;
-        log->placed = realloc(log->placed, log->placed_capacity * sizeof *log->placed);
-        if (log->placed == NULL)
-            abort();
-    }
-    log->placed[log->placed_count++] = (struct log_placed){.tenure = tenure, .ticket = ticket, .offset = offset};
-}
-
-static void tell_placed(struct log *log)
-{
-    for (size_t i = 0; i < log->placed_count; i++) {
-        const struct log_placed *placed = &log->placed[i];
-        const struct log_partition *partition = NULL;
-        for (size_t p = 0; p < log->partitions_count; p++)
-            partition = log->partitions[p]->tenure == placed->tenure ? log->partitions[p] : partition;
-        if (partition == NULL)
-            continue;
-        struct log_event *event = log_event_new(LOG_PLACED, partition, sizeof(struct log_ticket));
-        struct log_ticket *ticket = (struct log_ticket *)(event + 1);
-        *ticket = (struct log_ticket){placed->ticket, placed->offset};
-        event->placed = ticket;
-        event->placed_count = 1;
-        log_push(log, event);
-    }
-}
-
 /* Its report comes at once, or too late: in the next transaction. */
-static void produce(struct log_side *side, struct log_partition *partition, struct log_work *work, size_t index)
+static void produce(struct log_side *side, struct log_work *work, size_t index)
 {
     const struct log_record *record = &work->records[index];
     struct str key = record->key.data != NULL ? record->key : record->run;
-    void *opaque = work->carry == 0 && record->ticket == 0 ? log_place_await(side->log, work, index) : NULL;
-    log_place_fill(work, record);
+    void *opaque = log_place_await(side->log, work, index);
+    log_place_fill(side->log, work, record);
     int32_t number = partition_to(record);
     int64_t offset = broker_append(side->transaction, record->topic, number, key, record->value);
-    if (record->ticket != 0)
-        place(side->log, work->tenure, record->ticket, offset);
     if (opaque != NULL && !trouble(60))
         log_place_report(side->log, (intptr_t)opaque, number, offset);
     else if (opaque != NULL)
         side->late.opaque = (intptr_t)opaque, side->late.partition = number, side->late.offset = offset;
-    if (work->carry != 0)
-        log_window_carried(&partition->window, work->carry, offset);
 }
 
 enum part { PART_LEAD, PART_REST }; /* of a work's records: those that others name, the others */
@@ -112,7 +78,7 @@ static void produce_part(struct log_side *side, enum part part)
         for (size_t n = 0; n < partition->burst; n++, work = work->next) {
             size_t end = part == PART_LEAD ? work->lead : work->count;
             for (size_t r = part == PART_LEAD ? 0 : work->lead; r < end && life_goes_on(side->life); r++)
-                produce(side, partition, work, r);
+                produce(side, work, r);
         }
     }
 }
@@ -138,7 +104,6 @@ static void begin(struct log_side *side)
     side->transaction = broker_begin(side->life->slot);
     side->phase = BURST_LED;
     log_place_begin(log);
-    log->placed_count = 0;
     intptr_t late = side->late.opaque;
     side->late.opaque = 0;
     produce_part(side, PART_LEAD);
@@ -195,7 +160,7 @@ static void confirmed(struct log_side *side)
         partition->burst = 0;
     }
     side->phase = BURST_NONE;
-    tell_placed(side->log);
+    log_place_tell(side->log);
     log_push(side->log, event);
 }
 
@@ -253,7 +218,7 @@ void burst_serve(struct log_side *side)
         side->phase = BURST_PRODUCED;
         break;
     case BURST_PRODUCED:
-        if (trouble(12) || !send_offsets(side))
+        if (trouble(12) || !log_place_known(side->log) || !send_offsets(side))
             burst_abort(side);
         else
             side->phase = BURST_OFFSETS_SENT;

@@ -109,24 +109,15 @@ void log_disconnect(struct log *log)
 {
     drop_partitions(log);
     free(log->partitions);
-    free(log->awaited);
     free(log->placed);
 }
 
 /* ---- commands ---- */
 
-static struct log_partition *partition_of(const struct log *log, int64_t tenure)
-{
-    for (size_t i = 0; i < log->partitions_count; i++)
-        if (log->partitions[i]->tenure == tenure)
-            return log->partitions[i];
-    return NULL;
-}
-
 /* I10: what belongs to a tenure that is over is dropped. */
 static void finish(struct log *log, struct log_work *work)
 {
-    struct log_partition *partition = partition_of(log, work->tenure);
+    struct log_partition *partition = log_partition_of(log, work->tenure);
     if (partition == NULL) {
         log_work_free(work);
         return;
@@ -150,7 +141,7 @@ static void take_commands(struct log *log)
             finish(log, command->work);
             break;
         case COMMAND_RELEASE:
-            if ((partition = partition_of(log, command->tenure)) != NULL)
+            if ((partition = log_partition_of(log, command->tenure)) != NULL)
                 partition->released = true;
             break;
         case COMMAND_READ_CONTROL:

@@ -14,7 +14,6 @@
 
 struct made {
     struct log_work *work;
-    struct log_spot spots[2];
     struct log_place places[2];
     char value[64];
 };
@@ -29,7 +28,6 @@ static void make(struct made *made)
     made->places[1] = (struct log_place){.of = 0, .at = AT + LOG_PLACE_SIZE + 1};
     made->work->count = 3;
     made->work->lead = 2;
-    made->work->spots = made->spots;
     made->work->records[2] = (struct log_record){
         .value = {made->value, sizeof made->value}, .places = made->places, .places_count = 2};
 }
@@ -69,19 +67,19 @@ static void test_told_and_written(void **state)
     assert_true(log_place_known(log));
     intptr_t first = await(log, &made, 0), second = await(log, &made, 1);
     assert_null(log_place_await(log, made.work, 2)); /* nobody names it */
-    assert_true(first < 0 && second < 0 && first != second);
+    assert_true(first != 0 && second != 0 && first != second);
     log_place_report(log, second, 7, 0);
     assert_false(log_place_known(log));
     log_place_report(log, first, INT32_MAX, INT64_MAX);
     assert_true(log_place_known(log));
-    log_place_fill(made.work, &made.work->records[2]);
+    log_place_fill(log, made.work, &made.work->records[2]);
     assert_place(&made.value[AT], 7, 0);
     assert_place(&made.value[AT + LOG_PLACE_SIZE + 1], INT32_MAX, INT64_MAX);
     assert_memory_equal(made.value, "...", AT);
     assert_int_equal(made.value[AT + LOG_PLACE_SIZE], '.');
     assert_int_equal(made.value[AT + 2 * LOG_PLACE_SIZE + 1], '.');
     free(made.work);
-    free(log->awaited);
+    free(log->placed);
     free(log);
 }
 
@@ -106,12 +104,34 @@ static void test_after_an_abort(void **state)
     assert_false(log_place_known(log));
     log_place_report(log, after[1], 1, 21);
     assert_true(log_place_known(log));
-    log_place_fill(made.work, &made.work->records[2]);
+    log_place_fill(log, made.work, &made.work->records[2]);
     assert_place(&made.value[AT], 1, 21);
     free(made.work); /* reports may come when it is gone */
     log_place_begin(log);
     log_place_report(log, after[0], 1, 30);
-    free(log->awaited);
+    free(log->placed);
+    free(log);
+}
+
+/* What a ticket was given for is awaited as well, and what nobody names is not. */
+static void test_tickets(void **state)
+{
+    (void)state;
+    struct log *log = calloc(1, sizeof *log);
+    struct made made;
+    make(&made);
+    made.work->lead = 0;
+    made.work->records[1].ticket = 5;
+    log_place_begin(log);
+    assert_int_equal(await(log, &made, 0), 0);
+    intptr_t number = await(log, &made, 1);
+    assert_false(log_place_known(log));
+    log_place_report(log, number, 0, 9);
+    assert_true(log_place_known(log));
+    assert_int_equal(log->placed[0].ticket, 5);
+    assert_int_equal(log->placed[0].offset, 9);
+    free(made.work);
+    free(log->placed);
     free(log);
 }
 
@@ -120,6 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_told_and_written),
         cmocka_unit_test(test_after_an_abort),
+        cmocka_unit_test(test_tickets),
     };
     return cmocka_run_group_tests_name("place", tests, NULL, NULL);
 }

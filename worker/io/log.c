@@ -157,7 +157,7 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
     size_t size = 0, places_count = 0, lead = lead_of(records, count, &places_count);
     for (size_t i = 0; i < count; i++)
         size += records[i].pool.size + records[i].run.size + records[i].key.size + records[i].value.size + 4;
-    size_t whole = sizeof(struct log_work) + count * sizeof(struct log_record) + lead * sizeof(struct log_spot) +
+    size_t whole = sizeof(struct log_work) + count * sizeof(struct log_record) +
                    places_count * sizeof(struct log_place) + size;
     struct log_work *work = malloc(whole);
     if (work == NULL)
@@ -165,8 +165,7 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
     *work = (struct log_work){
         .tenure = source->tenure, .offset = offset, .size = size, .charged = whole, .count = count, .lead = lead};
     budget_take(BUDGET_COMMITS, whole);
-    work->spots = (struct log_spot *)(void *)&work->records[count];
-    struct log_place *places = (struct log_place *)(void *)&work->spots[lead];
+    struct log_place *places = (struct log_place *)(void *)&work->records[count];
     char *at = (char *)&places[places_count];
     for (size_t i = 0; i < count; i++) {
         const struct log_record *record = &records[i];

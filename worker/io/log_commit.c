@@ -103,26 +103,6 @@ static size_t form(struct log *log)
     return sum;
 }
 
-/* Tickets of one tenure stand together. */
-static void tell_placed(struct log *log)
-{
-    for (size_t first = 0, next; first < log->placed_count; first = next) {
-        int64_t tenure = log->placed[first].tenure;
-        for (next = first + 1; next < log->placed_count && log->placed[next].tenure == tenure;)
-            next++;
-        struct log_partition *partition = log_partition_of(log, tenure);
-        if (partition == NULL || log->placed[first].ticket == 0) /* lost while in doubt; or carries, of another topic */
-            continue;
-        struct log_event *event = log_event_new(LOG_PLACED, partition, (next - first) * sizeof(struct log_ticket));
-        struct log_ticket *places = (struct log_ticket *)(event + 1);
-        for (size_t i = first; i < next; i++)
-            places[i - first] = (struct log_ticket){log->placed[i].ticket, log->placed[i].offset};
-        event->placed = places;
-        event->placed_count = next - first;
-        log_push(log, event);
-    }
-}
-
 void log_commit_confirmed(struct log *log, int64_t took_us)
 {
     struct log_event *event = log_event_new(LOG_COMMITTED, NULL, 0);
@@ -140,7 +120,7 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
         partition->burst = 0;
     }
     event->commit_us = took_us;
-    tell_placed(log);
+    log_place_tell(log);
     log_push(log, event);
     atomic_fetch_add(&log->commits, 1);
     log->fenced_once = false;
@@ -152,16 +132,6 @@ void log_commit_confirmed(struct log *log, int64_t took_us)
 
 /* ---- the steps of a transaction ---- */
 
-static void place(struct log *log, int64_t number, int64_t offset)
-{
-    if (number < log->placed_first || number - log->placed_first >= (int64_t)log->placed_count)
-        return;
-    struct log_placed *placed = &log->placed[number - log->placed_first];
-    placed->offset = offset;
-    for (size_t i = 0; placed->carry != 0 && i < log->partitions_count; i++)
-        log_window_carried(&log->partitions[i]->window, placed->carry, offset);
-}
-
 void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
 {
     (void)handle;
@@ -172,11 +142,8 @@ void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
     if (!message->err)
         producer->unreported--;
     /* In the making it is polled by another thread, which has no business with windows. */
-    bool ours = atomic_load(&producer->state) == PRODUCER_READY && !message->err;
-    if (ours && (intptr_t)message->_private < 0)
+    if (atomic_load(&producer->state) == PRODUCER_READY && !message->err && message->_private != NULL)
         log_place_report(log, (intptr_t)message->_private, message->partition, message->offset);
-    if (ours && (intptr_t)message->_private > 0)
-        place(log, (intptr_t)message->_private, message->offset);
     if (message->err && !taken_back && !producer->report_failed)
         producer->report_failed = message->err;
 }
@@ -219,19 +186,6 @@ static bool fail_produce(struct failure *failure, rd_kafka_resp_err_t code, cons
     return fail(failure, FAILURE_ABORT, code, rd_kafka_err2str(code));
 }
 
-/* The number by which its delivery report is known: where a carry, or a record with a ticket, lies. */
-static int64_t placed_add(struct log *log, const struct log_work *work, const struct log_record *record)
-{
-    if (log->placed_count == log->placed_capacity) {
-        log->placed_capacity = log->placed_capacity == 0 ? 64 : log->placed_capacity * 2;
-        log->placed = realloc(log->placed, log->placed_capacity * sizeof *log->placed);
-        if (log->placed == NULL)
-            abort();
-    }
-    log->placed[log->placed_count] = (struct log_placed){work->tenure, work->carry, record->ticket, -1};
-    return log->placed_first + (int64_t)log->placed_count++;
-}
-
 static bool produce(struct log *log, size_t index, int64_t until_us, struct failure *failure)
 {
     struct log_producer *producer = failure->producer;
@@ -250,9 +204,8 @@ static bool produce(struct log *log, size_t index, int64_t until_us, struct fail
     if (partition < 0)
         partition = rd_kafka_msg_partitioner_murmur2(NULL, record->run.data, record->run.size, topic->partitions, NULL,
                                                      NULL);
-    void *opaque = work->carry != 0 || record->ticket != 0 ? (void *)(intptr_t)placed_add(log, work, record)
-                                                           : log_place_await(log, work, index);
-    log_place_fill(work, record);
+    void *opaque = log_place_await(log, work, index);
+    log_place_fill(log, work, record);
     for (;;) {
         rd_kafka_resp_err_t code = kafka_produce(producer->handle, log_producer_topic(producer, topic), partition, key,
                                                  record->value, opaque);
@@ -307,7 +260,7 @@ static bool produce_all(struct log *log, int64_t until_us, struct failure *failu
     log_place_begin(log);
     if (!produce_part(log, PART_LEAD, until_us, failure))
         return false;
-    if (log->awaited_count > 0) {
+    if (log->placed_count > 0) {
         CRASH_POINT("after_payloads");
         if (!flush(failure, until_us))
             return false;
@@ -347,10 +300,7 @@ static bool all_placed(struct log *log, int64_t until_us, struct failure *failur
 {
     if (log->placed_count > 0)
         rd_kafka_flush(failure->producer->handle, left_ms(until_us));
-    bool placed = true;
-    for (size_t i = 0; i < log->placed_count; i++)
-        placed = placed && log->placed[i].offset >= 0;
-    return placed || failure->producer->report_failed ||
+    return log_place_known(log) || failure->producer->report_failed ||
            fail(failure, FAILURE_ABORT, RD_KAFKA_RESP_ERR__FAIL, "where a record lies is not known");
 }
 
@@ -360,8 +310,6 @@ static bool transact(struct log *log, int64_t until_us, struct failure *failure)
     if (error != NULL)
         return fail_error(failure, error, false);
     CRASH_POINT("after_begin");
-    log->placed_first += (int64_t)log->placed_count;
-    log->placed_count = 0;
     if (!produce_all(log, until_us, failure))
         return false;
     CRASH_POINT("after_produce");

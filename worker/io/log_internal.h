@@ -8,7 +8,7 @@
  *   log_barrier.c    asks for committed offsets, on a thread of its own
  *   log_reader.c     `control`, and the keeper's rows of `waiting`
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
- *   log_place.c      records that name others: what the delivery reports say, written into them
+ *   log_place.c      where records lie, as the delivery reports say
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
  *   log_trim.c       deletes what is committed
@@ -154,17 +154,12 @@ struct log_producer {
     struct error error;                /* why it is not ready */
 };
 
-/* A record that others name: its report tells them where it lies. */
-struct log_awaited {
-    struct log_work *work;
-    size_t record;
-};
-
 #define LOG_PRODUCERS 2
 
-/* A record of the transaction under way or in doubt, whose offset is wanted: a carry, or one with a ticket. */
+/* A record of the transaction under way or in doubt whose place is wanted: others name it, it is a carry, or has a ticket. */
 struct log_placed {
     int64_t tenure, carry, ticket;
+    int32_t partition;
     int64_t offset; /* -1: its delivery report is missing, or did not say where */
 };
 
@@ -214,13 +209,10 @@ struct log {
     size_t queues_count;
     size_t next_queue; /* where to begin: queues take turns */
     int64_t last_tenure;
-    int64_t with_loop_steps;     /* credits in use */
-    int64_t last_carry;          /* numbers the attempts */
-    struct log_awaited *awaited; /* whose reports the transaction under way waits for */
-    size_t awaited_count, awaited_capacity;
-    int64_t awaited_before; /* numbers given in transactions before: their reports may still come */
-    bool no_memory;         /* no steps were handed over for want of it */
-    int64_t numbers_us;     /* when to count again what is costly to count */
+    int64_t with_loop_steps; /* credits in use */
+    int64_t last_carry;      /* numbers the attempts */
+    bool no_memory;          /* no steps were handed over for want of it */
+    int64_t numbers_us;      /* when to count again what is costly to count */
 
     rd_kafka_t *reader; /* read_committed, no group: `control` and `waiting` */
     rd_kafka_t *ruler;  /* read_uncommitted, no group: high watermarks */
@@ -248,9 +240,9 @@ struct log {
     int64_t commit_retry_us;
     int aborts_in_a_row;
     rd_kafka_resp_err_t before_code; /* why the one before it did; 0 after a commit */
-    struct log_placed *placed;       /* a delivery report finds its own by its number: the first has `placed_first` */
+    struct log_placed *placed;       /* a delivery report finds its own by its number: log_place.c */
     size_t placed_count, placed_capacity;
-    int64_t placed_first; /* rises: a report of an earlier transaction finds nothing */
+    int64_t placed_before; /* numbers given in transactions before: their reports may still come, and find nothing */
     size_t burst_max;
     bool apart; /* the next transaction, of one work: each record in a batch of its own */
 
@@ -285,14 +277,16 @@ void log_fail(struct log *log, const struct error *error); /* the thread ends wi
 void log_on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t what, rd_kafka_topic_partition_list_t *list,
                       void *opaque);
 bool log_barrier_serve(struct log *log); /* true: something changed */
-struct log_partition *log_partition_of(const struct log *log, int64_t tenure);
-struct log_partition *log_partition_find(const struct log *log, const char *topic, int32_t number);
 /* Tells the loop to let go of these partitions (NULL: of all), waits for it, commits what is done, forgets them. */
 void log_leave(struct log *log, rd_kafka_topic_partition_list_t *taken);
 void log_partitions_free(struct log *log);
 void log_lose_all(struct log *log);    /* they are somebody else's already */
 void log_queues_free(struct log *log); /* once the consumer is closed */
 void log_unserve(struct log_partition *partition, const char *why);
+
+/* ---- log_partition.c ---- */
+struct log_partition *log_partition_of(const struct log *log, int64_t tenure);
+struct log_partition *log_partition_find(const struct log *log, const char *topic, int32_t number);
 
 /* ---- log_barrier.c ---- */
 bool log_barrier_open(struct log *log);
@@ -317,12 +311,13 @@ void log_on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *
 
 /* ---- log_place.c ---- */
 void log_place_begin(struct log *log); /* a transaction begins: nothing is known yet */
-/* The opaque of a record's message, by which log_place_report knows it again; NULL: nobody names it. */
-void *log_place_await(struct log *log, struct log_work *work, size_t record);
-void log_place_report(struct log *log, intptr_t opaque, int32_t partition, int64_t offset);
+/* The opaque of a record's message, by which log_place_report knows it again; NULL: nobody wants to know where it lies. */
+void *log_place_await(struct log *log, struct log_work *work, size_t index);
+void log_place_report(struct log *log, intptr_t number, int32_t partition, int64_t offset);
 bool log_place_known(const struct log *log); /* all that is awaited was told */
 /* Writes into the record where those lie that it names. */
-void log_place_fill(const struct log_work *work, const struct log_record *record);
+void log_place_fill(const struct log *log, const struct log_work *work, const struct log_record *record);
+void log_place_tell(struct log *log); /* the transaction is committed: LOG_PLACED to who gave tickets */
 
 /* ---- log_producer.c ---- */
 /* Both, made and warmed up, beside each other. */

@@ -43,7 +43,6 @@ static void copy_settings(struct log *log, const struct log_settings *settings)
     log->control_end = -1;
     log->oldest_us = INT64_MAX;
     log->burst_max = LOG_BURST_WORKS_MAX;
-    log->placed_first = 1;
 }
 
 /* ---- topics ---- */
@@ -296,7 +295,6 @@ void log_disconnect(struct log *log)
     for (; log->outbox_count > 0; log->outbox_count--)
         log_block_drop(log->outbox[log->outbox_head++ & (log->outbox_capacity - 1)]);
     free(log->outbox);
-    free(log->awaited);
     free(log->placed);
     free(log->topics);
     free(log->properties);

@@ -1,6 +1,7 @@
 /*
- * ▲ Where a record lies is known from its delivery report only, and an abort changes it. So in each transaction records that
- * others name are produced first; when all reports are there, the others get written into them where those lie.
+ * ▲ Where a record lies is known from its delivery report only, and an abort changes it. Three want to know: records that name it (they
+ * are produced when the reports are there, with the place written into them), what is carried (it is known again by its new
+ * offset), and the loop, by a ticket (LOG_PLACED, once it is committed).
  */
 #include <stdlib.h>
 
@@ -8,40 +9,45 @@
 
 void log_place_begin(struct log *log)
 {
-    log->awaited_before += (int64_t)log->awaited_count;
-    log->awaited_count = 0;
+    log->placed_before += (int64_t)log->placed_count;
+    log->placed_count = 0;
 }
 
-/* A number and no pointer: a report may come when the transaction is long aborted and the work is gone. Below zero, for above
- * are the numbers of carries. */
-void *log_place_await(struct log *log, struct log_work *work, size_t record)
+/* A number and no pointer: a report may come when the transaction is long aborted and the work is gone. */
+void *log_place_await(struct log *log, struct log_work *work, size_t index)
 {
-    if (record >= work->lead)
+    const struct log_record *record = &work->records[index];
+    if (index >= work->lead && work->carry == 0 && record->ticket == 0)
         return NULL;
-    if (log->awaited_count == log->awaited_capacity) {
-        log->awaited_capacity = log->awaited_capacity == 0 ? 256 : log->awaited_capacity * 2;
-        log->awaited = realloc(log->awaited, log->awaited_capacity * sizeof *log->awaited);
-        if (log->awaited == NULL)
+    if (log->placed_count == log->placed_capacity) {
+        log->placed_capacity = log->placed_capacity == 0 ? 256 : log->placed_capacity * 2;
+        log->placed = realloc(log->placed, log->placed_capacity * sizeof *log->placed);
+        if (log->placed == NULL)
             abort();
     }
-    work->spots[record].offset = -1;
-    log->awaited[log->awaited_count++] = (struct log_awaited){work, record};
-    return (void *)(intptr_t) - (log->awaited_before + (int64_t)log->awaited_count);
+    if (index == 0)
+        work->placed = log->placed_count;
+    log->placed[log->placed_count++] = (struct log_placed){
+        .tenure = work->tenure, .carry = work->carry, .ticket = record->ticket, .offset = -1};
+    return (void *)(intptr_t)(log->placed_before + (int64_t)log->placed_count);
 }
 
-void log_place_report(struct log *log, intptr_t opaque, int32_t partition, int64_t offset)
+void log_place_report(struct log *log, intptr_t number, int32_t partition, int64_t offset)
 {
-    int64_t index = -opaque - log->awaited_before - 1;
-    if (index < 0 || index >= (int64_t)log->awaited_count)
+    int64_t index = number - log->placed_before - 1;
+    if (index < 0 || index >= (int64_t)log->placed_count)
         return;
-    const struct log_awaited *awaited = &log->awaited[index];
-    awaited->work->spots[awaited->record] = (struct log_spot){partition, offset};
+    struct log_placed *placed = &log->placed[index];
+    placed->partition = partition;
+    placed->offset = offset;
+    for (size_t i = 0; placed->carry != 0 && i < log->partitions_count; i++)
+        log_window_carried(&log->partitions[i]->window, placed->carry, offset);
 }
 
 bool log_place_known(const struct log *log)
 {
-    for (size_t i = 0; i < log->awaited_count; i++) {
-        if (log->awaited[i].work->spots[log->awaited[i].record].offset < 0)
+    for (size_t i = 0; i < log->placed_count; i++) {
+        if (log->placed[i].offset < 0)
             return false;
     }
     return true;
@@ -55,13 +61,35 @@ static char *put(char *at, uint64_t zigzag, int bytes)
     return at + bytes;
 }
 
-void log_place_fill(const struct log_work *work, const struct log_record *record)
+void log_place_fill(const struct log *log, const struct log_work *work, const struct log_record *record)
 {
     for (size_t i = 0; i < record->places_count; i++) {
         const struct log_place *place = &record->places[i];
-        const struct log_spot *spot = &work->spots[place->of];
+        const struct log_placed *named = &log->placed[work->placed + place->of];
         char *at = (char *)(uintptr_t)record->value.data + place->at;
-        at = put(at, (uint64_t)spot->partition << 1, 5);
-        put(at, (uint64_t)spot->offset << 1, 10);
+        at = put(at, (uint64_t)named->partition << 1, 5);
+        put(at, (uint64_t)named->offset << 1, 10);
+    }
+}
+
+/* Tickets of one tenure stand together. */
+void log_place_tell(struct log *log)
+{
+    const struct log_placed *placed = log->placed;
+    for (size_t first = 0, next; first < log->placed_count; first = next) {
+        struct log_partition *partition = placed[first].ticket != 0 ? log_partition_of(log, placed[first].tenure)
+                                                                    : NULL;
+        next = first + 1;
+        if (partition == NULL) /* nobody asked; or it was lost while in doubt */
+            continue;
+        while (next < log->placed_count && placed[next].tenure == placed[first].tenure && placed[next].ticket != 0)
+            next++;
+        struct log_event *event = log_event_new(LOG_PLACED, partition, (next - first) * sizeof(struct log_ticket));
+        struct log_ticket *tickets = (struct log_ticket *)(event + 1);
+        for (size_t i = first; i < next; i++)
+            tickets[i - first] = (struct log_ticket){placed[i].ticket, placed[i].offset};
+        event->placed = tickets;
+        event->placed_count = next - first;
+        log_push(log, event);
     }
 }

@@ -22,29 +22,6 @@
 
 /* ---- the table ---- */
 
-struct log_partition *log_partition_of(const struct log *log, int64_t tenure)
-{
-    size_t low = 0, high = log->partitions_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (log->partitions[middle]->tenure < tenure)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < log->partitions_count && log->partitions[low]->tenure == tenure ? log->partitions[low] : NULL;
-}
-
-struct log_partition *log_partition_find(const struct log *log, const char *topic, int32_t number)
-{
-    for (size_t i = 0; i < log->partitions_count; i++) {
-        struct log_partition *partition = log->partitions[i];
-        if (partition->number == number && strcmp(partition->of->name, topic) == 0)
-            return partition;
-    }
-    return NULL;
-}
-
 static void partition_add(struct log *log, struct log_topic *topic, int32_t number)
 {
     struct log_partition *partition = calloc(1, sizeof *partition);

@@ -22,12 +22,6 @@
 #include "worker/io/log.h"
 #include "worker/io/offset_map.h"
 
-/* Where a record of the transaction under way lies, as its delivery report said; offset -1: it did not. */
-struct log_spot {
-    int32_t partition;
-    int64_t offset;
-};
-
 /* One log_done, as it travels from the loop to the log thread and waits there. One block of memory. */
 struct log_work {
     struct log_work *next;
@@ -42,8 +36,8 @@ struct log_work {
     size_t charged; /* taken from the budget for it */
     size_t count;
     size_t lead;                 /* of the records, those that come first: others name them */
-    struct log_spot *spots;      /* of these, where each lies */
-    struct log_record records[]; /* their spots, places and texts lie behind them */
+    size_t placed;               /* log_place.c's: where these begin in its table */
+    struct log_record records[]; /* their places and texts lie behind them */
 };
 
 struct log_works {
