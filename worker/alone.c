@@ -2,8 +2,8 @@
  * Step events that workers die of: an expression that eats memory or time (libjq cannot be stopped, the watchdog ends the process),
  * or a fault of ours. Each delivery that an earlier owner may have begun is counted in Redis, and taken back by whoever lived to
  * decide it or to lose it. After two of them the event runs alone in its worker, so that it takes nobody with it; only workers
- * that died while it was alone count against it, for of the others it may have been the neighbour. Then it goes to `dead`, and
- * ends its run.
+ * that died while it was alone count against it, for of the others it may have been the neighbour. After `crashes_max` of them
+ * it goes to `dead`, and ends its run.
  *
  * Without Redis nothing is counted, and everything is tried.
  */
@@ -15,7 +15,6 @@
 #include "worker/io/clock.h"
 
 #define BEGUN_MAX 2 /* before it runs alone */
-#define ALONE_MAX 2 /* before it is given up */
 
 static void count(struct delivery *delivery, int32_t begun, int32_t alone, ledger_done *done)
 {
@@ -78,7 +77,7 @@ static void on_counted(void *context, const struct ledger_answer *answer)
         delivery_release(delivery);
     } else if (answer->verdict != LEDGER_GO || answer->begun < BEGUN_MAX) {
         delivery_begin(delivery);
-    } else if (answer->alone >= ALONE_MAX) {
+    } else if (answer->alone >= worker->settings->crashes_max) {
         give_up(delivery, answer->begun, answer->alone);
     } else {
         LOG_WARN("step.alone", LOG_STR("run", delivery->source.key), LOG_S("topic", delivery->source.topic_name),

@@ -196,6 +196,8 @@ static const struct option options[] = {
      "copies of each partition, for `topics create`; 0 = 3, or 1 where there are fewer brokers"},
     {"ended_keep", OPTION_DURATION, AT(ended_keep_ms), "\"7d\"", HOUR, 366 * DAY, NULL, false,
      "how long an ended run is remembered: the same id with the same input is then answered, not run again"},
+    {"crashes_max", OPTION_NUMBER, AT(crashes_max), "3", 1, 1000, NULL, false,
+     "workers that die while they run only this step, before it goes to `dead` and its run fails"},
     {"keeper_memory_kib", OPTION_NUMBER, AT(keeper_memory_kib), "8192", 0, 64 << 20, NULL, false,
      "how much of what waits is kept in memory, in KiB; the rest is read from Kafka again when it goes on"},
     {"backoff", OPTION_DURATION, AT(backoff_ms), "\"500ms\"", 1, HOUR, NULL, false,

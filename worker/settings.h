@@ -27,6 +27,7 @@ struct settings {
     int32_t steps_partitions, inbox_partitions, history_partitions; /* for topics create; default 8 */
     int32_t replication;                /* for topics create; default 0: 3, or 1 where there are fewer brokers */
     int64_t ended_keep_ms;              /* default 7d */
+    int32_t crashes_max;                /* default 3 */
     int32_t keeper_memory_kib;          /* default 8192 */
     int64_t backoff_ms, backoff_max_ms; /* of retries; default 500 ms, 60 s */
     int64_t grace_ms;                   /* of SIGTERM; default 25 s */

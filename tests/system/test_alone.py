@@ -18,7 +18,7 @@ def space(tmp_path):
 
 @pytest.mark.parametrize("step", [SPIN, GREEDY], ids=["time", "memory"])
 def test_a_step_that_kills_its_worker(space, step):
-    """Four workers die of it, two of them while they run nothing else; then it goes to `dead` and its run fails, with that reason."""
+    """Five workers die of it, three of them while they run nothing else; then it goes to `dead` and its run fails, with that reason."""
     tools = space.double("tool_double", script=[{"match": {"tool": "crm"}, "answer": {"delay_ms": 700}}])
     space.double("model_double", script=[{"match": {}, "answer": {"content": "fine"}}])
     bad = contract(space, "spins", step)
@@ -38,7 +38,7 @@ def test_a_step_that_kills_its_worker(space, step):
 
     wait_until("the run is given up", over, 120, every=0.1)
     state = space.state(guilty)
-    assert "died each time" in state["reason"] and (lives, alone) == (5, 2), (state["reason"], lives, alone)
+    assert "died each time" in state["reason"] and (lives, alone) == (6, 3), (state["reason"], lives, alone)
     assert [letter["run"] for letter in space.json("dead", "list")] == [guilty]
     assert {run: ended(space, run)["status"] for run in innocent} == dict.fromkeys(innocent, "completed")
     assert {line["run"] for line in tools.ledger("acted")} == set(innocent)

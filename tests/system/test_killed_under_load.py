@@ -24,7 +24,7 @@ def test_killed_again_and_again(tmp_path):
     seed = random.randrange(1 << 30)
     print("seed", seed)
     dice = random.Random(seed)
-    with Space(tmp_path, partitions=3, settings={"settle": '"500ms"', "backoff": '"200ms"'}) as space:
+    with Space(tmp_path, partitions=3, settings={"settle": '"500ms"', "backoff": '"200ms"', "crashes_max": 100}) as space:
         tools = space.double("tool_double", script=SCRIPT)
         space.create()
         runs = []

@@ -241,6 +241,7 @@ static void test_defaults(void **state)
     assert_int_equal(settings->memory_max, 512LL << 20);
     assert_int_equal(settings->history_partitions, 8);
     assert_int_equal(settings->ended_keep_ms, 7LL * 24 * 3600 * 1000);
+    assert_int_equal(settings->crashes_max, 3);
     assert_int_equal(settings->backoff_ms, 500);
     assert_int_equal(settings->backoff_max_ms, 60000);
     assert_int_equal(settings->grace_ms, 25000);
@@ -318,6 +319,7 @@ static void test_the_shipped_files(void **state)
         assert_int_equal(settings->in_flight_max, defaults->in_flight_max);
         assert_int_equal(settings->replication, defaults->replication);
         assert_int_equal(settings->ended_keep_ms, defaults->ended_keep_ms);
+        assert_int_equal(settings->crashes_max, defaults->crashes_max);
         assert_int_equal(settings->backoff_ms, defaults->backoff_ms);
         assert_int_equal(settings->backoff_max_ms, defaults->backoff_max_ms);
         assert_int_equal(settings->grace_ms, defaults->grace_ms);
