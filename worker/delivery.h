@@ -64,9 +64,9 @@ int64_t credits_tick(struct worker *worker, int64_t now_mono_ms); /* returns whe
 /* ---- alone.c ---- */
 /* Counts a suspect delivery, then begins it, holds it back until it can run alone, or gives it up. */
 void alone_count(struct delivery *delivery);
-/* Its partition is let go: the next owner counts it, although nobody died of it. */
-void alone_take_back(struct delivery *delivery);
-void alone_keep(struct delivery *delivery); /* it is handed over to us again: it was not taken back */
+/* Of suspect ones only, the others were not counted. */
+void alone_take_back(struct delivery *delivery); /* it is decided, or let go: nobody died of it here */
+void alone_keep(struct delivery *delivery);      /* it is handed over to us again: it was not taken back */
 void alone_tick(struct worker *worker);     /* lets in who waited */
 
 #endif

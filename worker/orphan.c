@@ -54,7 +54,8 @@ void loop_orphan(struct worker *worker, int64_t tenure)
         if (delivery->orphan)
             continue;
         delivery->orphan = true;
-        alone_take_back(delivery);
+        if (delivery->source.suspect)
+            alone_take_back(delivery);
         credits_let_go(delivery);
         /* It waits for a credit, for `control`, which is read no more, or for what somebody else has in flight. */
         if (delivery->waits_at != NULL || (delivery->begun && delivery->env.contract == NULL) ||
@@ -88,7 +89,8 @@ bool orphan_bind(struct worker *worker, struct log_event *event)
     orphan_unkeep(delivery);
     delivery->orphan = false;
     delivery->source.offset = event->offset;
-    alone_keep(delivery);
+    if (delivery->source.suspect)
+        alone_keep(delivery);
     credits_keep(delivery);
     log_event_free(event);
     return true;

@@ -82,13 +82,13 @@ struct str hash_sha256(struct arena *arena, struct str bytes)
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
 
-    must(EVP_Digest(bytes.data, bytes.size, digest, NULL, EVP_sha256(), NULL));
+    must(EVP_Digest(bytes.data, bytes.size, digest, NULL, sha256(), NULL));
     return hex(arena, digest);
 }
 
 void hash_sha256_raw(struct str bytes, unsigned char digest[HASH_SIZE])
 {
-    must(EVP_Digest(bytes.data, bytes.size, digest, NULL, EVP_sha256(), NULL));
+    must(EVP_Digest(bytes.data, bytes.size, digest, NULL, sha256(), NULL));
 }
 
 /* The fingerprint of the empty text, and the polynomial (reflected): Avro 1.11 specification, "Schema Fingerprints". */
