@@ -45,7 +45,8 @@ static const char help[] =
     "  --slot NAME     this worker's stable name (else the setting slot, MYELIN_SLOT, one that is free)\n"
     "  --help          this text, and every setting\n"
     "\n"
-    "Exit: 0 stopped on request, 64 wrong use, 69 Kafka cannot be used, 70 internal error, 78 settings are wrong.\n"
+    "Exit: 0 stopped on request, 64 wrong use, 69 Kafka cannot be used, a port cannot\n"
+    "be opened or the slot is another's, 70 internal error, 78 settings are wrong.\n"
     "\n"
     "Settings:\n";
 
@@ -300,11 +301,11 @@ static int serve(const struct settings *settings, int signal_fd)
         LOG_ERROR("start.failed", LOG_S("reason", error.text));
     }
     admin_close(worker.admin);
-    caller_close(worker.caller);
     keep_free(&worker);
     if (worker.ledger != NULL)
         release_slot(&worker);
     ledger_close(worker.ledger);
+    caller_close(worker.caller); /* what Redis still answered may have begun a call, which nobody sends any more */
     loop_free(&worker);
     payload_close(worker.payloads); /* who waited for it is gone */
     credits_free(worker.credits);

@@ -76,6 +76,8 @@ int main(int argc, char **argv)
         return fprintf(stderr, "%s\n", error.text), EX_CONFIG;
     settings->ended_keep_ms = ENDED_KEEP_MS;
     int count = found ? replay_found(settings) : 0;
+    if (found && count == 0)
+        return fputs("no seeds in " FOUND "\n", stderr), EX_NOINPUT;
     for (uint64_t seed = first; !found && seed <= last; seed++, count++)
         world_run(seed, steps, settings, verbose);
     settings_free(settings);

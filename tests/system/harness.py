@@ -155,6 +155,16 @@ class Space:
         self.cli("topics", "create")
         return self
 
+    def redis(self, *words):
+        """What redis-cli prints for one command."""
+        command = ["redis-cli", "-p", self.env["MYELIN_REDIS"].split(":")[1], *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def forget(self):
+        """Redis loses all that it has of this namespace."""
+        if keys := self.redis("--scan", "--pattern", f"{{{self.name}}}:*").split():
+            self.redis("UNLINK", *keys)
+
     def publish(self, path):
         self.cli("contract", "publish", path)
 

@@ -3,7 +3,6 @@
 import http.server
 import json
 import re
-import subprocess
 import threading
 import time
 import uuid
@@ -70,11 +69,6 @@ def ask_for(space, what, runs):
     return list(runs)
 
 
-def flush_redis(space):
-    """What the answers left there is much, and the next test wants some."""
-    subprocess.run(["redis-cli", "-p", space.env["MYELIN_REDIS"].split(":")[1], "flushall"], check=True, stdout=subprocess.DEVNULL)
-
-
 class Ends:
     """How runs ended, from `history`."""
 
@@ -117,7 +111,7 @@ def test_memory_stays_under_its_budget(tmp_path, effect, runs, size, memory, rea
         wait_until("all ended", lambda: ends.all(ids), 180, every=0.5)
         peak = peak_of(worker)
         print(f"{runs} answers of {size}: {time.monotonic() - began:.1f} s, peak {peak / MIB:.0f} MiB of {memory} + {OVERHEAD / MIB:.0f}")
-        flush_redis(space)
+        space.forget()  # it is much, and the next test wants some
         assert peak <= memory * MIB + OVERHEAD
         assert [end["reason"] for end in ends.of.values() if reason not in end["reason"]] == []
         assert [line for line in worker.log().splitlines() if "level=error" in line] == []

@@ -58,14 +58,32 @@ def test_what_is_not_done_stays(namespace):
     second.stop()
 
 
-def watch(space, edges, topics, stop, wrong):
-    """A log that begins above its committed offset, at any moment. The beginning is asked for first: the offset only grows."""
-    while not stop.is_set():
-        for topic in topics:
-            begin = edges.of(topic)[0]
-            offset, _, error = fetch_offset(space.env["MYELIN_KAFKA"], space, f"{space.name}.{topic}", 0)
-            if error == 0 and begin > offset:
-                wrong.append((topic, begin, offset))
+class Watch(threading.Thread):
+    """Looks for a log that begins above its committed offset, at any moment. The beginning is asked for first: the offset only grows."""
+
+    def __init__(self, space, topics):
+        super().__init__(daemon=True)
+        self.space, self.topics, self.edges = space, topics, Edges(space)
+        self.ending, self.wrong, self.looks, self.failure = threading.Event(), [], 0, None
+
+    def run(self):
+        try:
+            while not self.ending.is_set():
+                for topic in self.topics:
+                    self.look(topic)
+        except Exception as failure:
+            self.failure = failure
+
+    def look(self, topic):
+        begin = self.edges.of(topic)[0]
+        offset, _, error = fetch_offset(self.space.env["MYELIN_KAFKA"], self.space, f"{self.space.name}.{topic}", 0)
+        self.looks += error == 0  # else a transaction is open
+        if error == 0 and begin > offset:
+            self.wrong.append((topic, begin, offset))
+
+    def end(self):
+        self.ending.set()
+        self.join(30)
 
 
 def test_under_load_killed_and_in_doubt(namespace, tmp_path):
@@ -74,10 +92,9 @@ def test_under_load_killed_and_in_doubt(namespace, tmp_path):
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "doubt.so", tmp_path / "doubt.c", "-ldl"], check=True)
     space, runs = namespace(partitions=1), 1400
     edges, topics = Edges(space), ("steps.default", "inbox")
-    stop, wrong = threading.Event(), []
-    watcher = threading.Thread(target=watch, args=(space, Edges(space), topics, stop, wrong))
+    watch = Watch(space, topics)
     worker = space.serve("a", TRIM, "pinned").serving()
-    watcher.start()
+    watch.start()
     try:
         for first in range(0, runs, 200):
             space.run("load", first, 200)
@@ -90,9 +107,8 @@ def test_under_load_killed_and_in_doubt(namespace, tmp_path):
         for topic in topics:
             edges.begins_near(topic, fetch_offset(space.env["MYELIN_KAFKA"], space, f"{space.name}.{topic}", 0)[0])
     finally:
-        stop.set()
-        watcher.join(30)
-    assert wrong == []
+        watch.end()
+    assert (watch.wrong, watch.failure) == ([], None) and watch.looks > 100, (watch.wrong, watch.failure, watch.looks)
     assert not any("not_served" in driver.log() for driver in space.drivers)
     for topic in ("waiting", "history", "control", "dead"):
         assert edges.of(topic)[0] == 0

@@ -10,11 +10,13 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from harness import Space, wait_until
 from history import History, decode, encode, produce_all, rebuild
 from kafka_proxy import ADD_OFFSETS_TO_TXN, END_TXN, HIDE, PASS, PRODUCE, Proxy, made_up
+from test_back_pressure import MIB, OVERHEAD, peak_of
 from test_log_faults import GROUP_AUTHORIZATION_FAILED, INVALID_TXN_STATE
 from test_metrics import get
 
 RUNS = 2000
 MEMORY_KIB = 16  # of some four megabytes
+MEMORY_MIB = 64
 ASKS = """
 contract = {
   name = "asks"; goal = "Send what a person approved, or what nobody answered.";
@@ -34,7 +36,8 @@ contract = {
 
 @pytest.fixture
 def space(tmp_path):
-    with Space(tmp_path, partitions=2, settings={"keeper_memory_kib": MEMORY_KIB, "in_flight_max": 200, "settle": '"200ms"'}) as space:
+    with Space(tmp_path, partitions=2, settings={"keeper_memory_kib": MEMORY_KIB, "memory_max": f'"{MEMORY_MIB}MiB"', "in_flight_max": 200,
+                                                  "settle": '"200ms"'}) as space:
         space.tools = space.double("tool_double", "--honour-keys")
         yield space.create()
 
@@ -54,12 +57,12 @@ def said(worker, event):
     return [line for line in worker.log().splitlines() if f"event={event}" in line]
 
 
-def start_all(space, name, count=RUNS):
+def start_all(space, name, count=RUNS, size=0):
     """Runs, each with a size of its own, asked for at once."""
     hash = space.json("contract", "list")[0]["hash"]
     runs = [f"run-{i:04d}" for i in range(count)]
     produce_all(space, "inbox", [(run, encode("RunRequested", {
-        "run": run, "request_id": run, "contract": name, "contract_hash": hash, "input": f'{{"to": "{run}{"x" * (i % 97)}"}}',
+        "run": run, "request_id": run, "contract": name, "contract_hash": hash, "input": f'{{"to": "{run}{"x" * (size + i % 97)}"}}',
         "by": "test", "at_ms": int(time.time() * 1000)})) for i, run in enumerate(runs)])
     return runs
 
@@ -177,10 +180,12 @@ def test_two_workers_share_them_again(space):
     runs = start_all(space, name)
     wait_parked(worker)
     worker = restarted(space, worker)
-    decide_all(space, runs)
-    wait_until("some were read", lambda: number(worker, "myelin_waiting_read_back_total") > 50, 60)
     other = space.worker("b")
-    wait_until("the other has a part", lambda: number(other, "myelin_partitions_owned") > 0, 60, every=0.1)
+    wait_until("the other has a part", lambda: other.log().count("event=keeper.rebuilt") == 1, 60, every=0.1)
+    decide_all(space, runs)
+    for one in (worker, other):
+        wait_until("some were read", lambda: number(one, "myelin_waiting_read_back_total") > 50, 60)
+    assert other.terminate() == 0 and number(worker, "myelin_steps_parked") > 0
     all_whole(space, runs)
 
 
@@ -251,3 +256,22 @@ def test_a_row_that_is_not_there(space):
     start_all(space, name, 20)  # some of them in the other partition
     wait_until("others go on", lambda: number(worker, "myelin_steps_parked") > 1)
     assert space.state("lost")["status"] == "waiting" and space.tools.ledger("acted", tool="send") == []
+
+
+def test_what_waits_behind_it_is_not_held(space):
+    """A record of the inbox that cannot be decided does not gather in memory what comes behind it."""
+    name = asks(space)
+    worker = space.worker("a")
+    space.start(name, {"to": "x"}, run="lost")
+    space.wait_approval("lost")
+    worker = restarted(space, worker)
+    delete_all(space, "waiting")
+    decide_all(space, ["lost"])
+    worker.wait_log("event=waiting.missing")
+    start_all(space, name, 300, 800_000)  # some 120 MB in each partition
+    inbox = History(space, "inbox").drain()
+    lies = {message.key().decode(): message.partition() for message in inbox.messages}
+    inbox.close()
+    others = sum(partition != lies["lost"] for partition in lies.values())
+    wait_parked(worker, others)
+    assert others > 100 and peak_of(worker) <= MEMORY_MIB * MIB + OVERHEAD, (others, peak_of(worker) // MIB)

@@ -65,13 +65,14 @@ static void test_lowest_free(void **state)
 static void test_renewed(void **state)
 {
     (void)state;
+    lease_ms = LONG_LEASE_MS;
     assert_int_equal(claimed(0), 1);
-    ledger_fixture_run_for(3 * LEASE_MS);
+    ledger_fixture_run_for(2 * LONG_LEASE_MS);
     assert_int_equal(claimed(1), 2);
     ledger_fixture_close(0);
     ledger_fixture_worker(2, "c", "c:1");
     assert_int_equal(claimed(2), 3);
-    ledger_fixture_run_for(LEASE_MS + 50);
+    ledger_fixture_run_for(LONG_LEASE_MS + 50);
     ledger_fixture_worker(3, "d", "d:1");
     assert_int_equal(claimed(3), 1);
 }

@@ -50,11 +50,13 @@ void budget_give(enum budget_use use, size_t bytes)
 
 bool budget_admits(enum budget_stage stage, int64_t more)
 {
-    static const int eighths[] = {4, 4, 6, 7};
+    static const struct {
+        int all, events;
+    } eighths[] = {[BUDGET_KEEP] = {4, 1}, {4, 2}, {4, 8}, {6, 8}, {7, 8}};
     int64_t limit = budget_size() / 8, total = more;
     for (enum budget_use use = 0; use < BUDGET_USES; use++)
         total += budget_used(use);
     if (limit == 0)
         return true;
-    return total <= limit * eighths[stage] && (stage != BUDGET_HAND_OVER || budget_used(BUDGET_EVENTS) <= 2 * limit);
+    return total <= limit * eighths[stage].all && budget_used(BUDGET_EVENTS) <= limit * eighths[stage].events;
 }

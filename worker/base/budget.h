@@ -6,7 +6,7 @@
  * its end, where it gives back what it took. So nothing waits for memory in a circle:
  *
  *   an eighth     is not counted: half of it is librdkafka's, to fetch ahead (budget_fetch), half a cache's (budget_cache)
- *   a quarter     for events that wait in our hands
+ *   a quarter     for events that wait in our hands; half of it for those that wait in the inbox
  *   up to 4/8     of everything: more events are handed over, and begun
  *   up to 6/8     answers are read
  *   up to 7/8     one answer is read, when none other is
@@ -27,7 +27,13 @@ enum budget_use {
     BUDGET_USES,
 };
 
-enum budget_stage { BUDGET_HAND_OVER, BUDGET_BEGIN, BUDGET_READ, BUDGET_READ_ONE };
+enum budget_stage {
+    BUDGET_KEEP,      /* records of the inbox, behind one that waits */
+    BUDGET_HAND_OVER, /* step events */
+    BUDGET_BEGIN,
+    BUDGET_READ,
+    BUDGET_READ_ONE,
+};
 
 void budget_open(int64_t bytes); /* before it is called, and with 0, everything is admitted */
 int64_t budget_size(void);

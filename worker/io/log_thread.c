@@ -4,7 +4,7 @@
  *
  * Back-pressure without pause(): each partition's queue is split off the consumer's before its assignment takes effect, so
  * the consumer's own queue (rebalance, errors) is always polled, and the queues of steps only while there are credits: in
- * flight, room in the window, memory. librdkafka stops to fetch for a queue that is full. inbox and control need no credits.
+ * flight, room in the window, memory. librdkafka stops to fetch for a queue that is full. inbox needs memory only.
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -207,6 +207,15 @@ static bool serve_queue(struct log *log, struct log_partition *partition)
     return count > 0;
 }
 
+/* Inbox records need no credits, for each is decided at once. But the first may have to wait for something that is read back,
+ * and then what is behind it waits, too. */
+static bool has_memory(const struct log *log, const struct log_partition *partition)
+{
+    if (partition->of->topic == TOPIC_STEPS)
+        return !log->no_memory;
+    return partition->window.with_loop == 0 || budget_admits(BUDGET_KEEP, 0);
+}
+
 /* What the loop has not taken yet is in the way of more. */
 static bool serve_queues(struct log *log)
 {
@@ -219,7 +228,7 @@ static bool serve_queues(struct log *log)
     for (size_t i = 0; i < log->partitions_count && log->outbox_count == 0; i++) {
         struct log_partition *partition = log->partitions[(log->next_queue + i) % log->partitions_count];
         log->no_memory = !budget_admits(BUDGET_HAND_OVER, -(int64_t)adrift);
-        if (partition->stage == STAGE_SERVING && (partition->of->topic != TOPIC_STEPS || !log->no_memory))
+        if (partition->stage == STAGE_SERVING && has_memory(log, partition))
             any = serve_queue(log, partition) || any;
     }
     log->next_queue++;
@@ -400,11 +409,13 @@ static void turn(struct log *log)
         log_sleep(log, next_due_us(log));
 }
 
-/* I12. A dynamic member leaves the group by closing; a static one stays in it until its session times out. */
+/* I12. A dynamic member leaves the group by closing; a static one stays in it until its session times out. Whatever was the end of
+ * the log, nothing more can be committed: the loop is told so, and begins no call any more. */
 static void end(struct log *log)
 {
     if (!log->failed && !atomic_load(&log->quit))
         log_leave(log, NULL);
+    log_lose_all(log);
     log_partitions_free(log);
     log_barrier_close(log);
     log_consumer_close(log);
