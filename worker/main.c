@@ -100,6 +100,7 @@ static int wait_ms(struct worker *worker)
     };
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
         next = wanted[i] < next ? wanted[i] : next;
+    ledger_flush(worker->ledger);
     return next < 0 ? 0 : (int)next;
 }
 
@@ -116,6 +117,7 @@ static void turn(struct worker *worker, int64_t wait_ms_max)
 {
     struct epoll_event events[EVENTS_MAX];
     int count = epoll_wait(worker->epoll_fd, events, EVENTS_MAX, (int)wait_ms_max);
+    caller_awake(worker->caller);
     for (int i = 0; i < count; i++) {
         enum source source = (enum source)(events[i].data.u64 >> 32);
         int fd = (int)(events[i].data.u64 & 0xffffffff);
@@ -180,6 +182,7 @@ static void await_ledger(struct worker *worker, bool (*reached)(const struct led
     struct epoll_event event;
     for (int64_t now_ms; !reached(worker->ledger) && (now_ms = clock_mono_us() / 1000) < until_ms;) {
         int64_t due_ms = ledger_tick(worker->ledger, now_ms);
+        ledger_flush(worker->ledger);
         int left_ms = (int)((due_ms < until_ms ? due_ms : until_ms) - now_ms);
         if (epoll_wait(worker->epoll_fd, &event, 1, left_ms > 0 ? left_ms : 0) == 1 &&
             event.data.u64 >> 32 == SOURCE_LEDGER)

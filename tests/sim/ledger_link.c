@@ -209,6 +209,12 @@ static void on_look(void *context, const redisReply *reply)
         ledger_link_saw(context, (struct str){reply->str, reply->len});
 }
 
+/* What is asked for is on its way at once. */
+void ledger_link_flush(struct ledger_link *link)
+{
+    (void)link;
+}
+
 int64_t ledger_link_tick(struct ledger_link *link, int64_t now_mono_ms)
 {
     char key[80];

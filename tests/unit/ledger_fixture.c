@@ -81,6 +81,8 @@ void ledger_fixture_turn(int64_t wait_ms_max)
         int64_t wanted_ms = worker[i] == NULL ? INT64_MAX : ledger_tick(worker[i], ledger_fixture_mono_ms());
 
         due_ms = wanted_ms < due_ms ? wanted_ms : due_ms;
+        if (worker[i] != NULL)
+            ledger_flush(worker[i]);
     }
     wait_ms = due_ms - ledger_fixture_mono_ms();
     count = epoll_wait(epoll_fd, events, 16, wait_ms < 0 ? 0 : (int)wait_ms);

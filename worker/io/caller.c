@@ -359,11 +359,16 @@ void caller_ready(struct caller *caller, int fd, uint32_t epoll_events)
     answer_finished(caller);
 }
 
+void caller_awake(struct caller *caller)
+{
+    caller->promised_ms = INT64_MIN; /* no need to wake anybody */
+}
+
 int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
 {
     int running;
 
-    caller->promised_ms = INT64_MIN; /* nobody sleeps: no need to wake anybody */
+    caller_awake(caller);
     resume(caller);
     if (now_mono_ms >= caller->timer_ms) {
         caller->timer_ms = INT64_MAX;

@@ -40,6 +40,7 @@ struct caller_settings {
 struct caller *caller_open(const struct caller_settings *settings, int epoll_fd, uint32_t tag, struct error *error);
 void caller_close(struct caller *caller); /* calls in flight end without an answer */
 void caller_ready(struct caller *caller, int fd, uint32_t epoll_events);
+void caller_awake(struct caller *caller); /* the loop sleeps no more: it will call caller_tick before it does again */
 int64_t caller_tick(struct caller *caller, int64_t now_mono_ms); /* when to call again (mono ms); INT64_MAX = never */
 
 typedef void caller_done(void *context, const struct http_answer *answer);

@@ -369,7 +369,6 @@ static void wait_for_lease(struct ledger_op *op, int64_t lease_left_ms)
         wait_ms = lease_left_ms + 1; /* it may be over then */
     op->poll_at_ms = clock_mono_us() / 1000 + wait_ms;
     put_in(&op->ledger->waiting, op);
-    ledger_link_wake(op->ledger->link);
 }
 
 static void answer_go(struct ledger_op *op, const struct ledger_returned *returned)
@@ -489,6 +488,11 @@ int64_t ledger_tick(struct ledger *ledger, int64_t now_mono_ms)
     renew_ms = ledger_leases_next_ms(&ledger->leases);
     due_ms = poll_ms < due_ms ? poll_ms : due_ms;
     return renew_ms < due_ms ? renew_ms : due_ms;
+}
+
+void ledger_flush(struct ledger *ledger)
+{
+    ledger_link_flush(ledger->link);
 }
 
 bool ledger_up(const struct ledger *ledger)

@@ -53,6 +53,7 @@ void ledger_close(struct ledger *ledger);
 void ledger_ready(struct ledger *ledger, int fd, uint32_t epoll_events);
 /* Timers: reconnects, lease renewals, polls of leased reads. Returns when it wants to be called again (clock_mono_us / 1000). */
 int64_t ledger_tick(struct ledger *ledger, int64_t now_mono_ms);
+void ledger_flush(struct ledger *ledger); /* sends what was asked for: the last thing before the loop sleeps */
 
 /* What claims a slot for a worker whose settings name none: ledger_slot.h. */
 struct ledger_slot *ledger_slot(struct ledger *ledger);

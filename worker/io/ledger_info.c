@@ -65,10 +65,14 @@ void ledger_info_known(const struct ledger_info *info, struct str incarnation, c
 
 void ledger_info_random(char text[LEDGER_INFO_RANDOM_SIZE + 1])
 {
+    static const char digits[] = "0123456789abcdef";
     unsigned char bytes[LEDGER_INFO_RANDOM_SIZE / 2];
 
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         abort(); /* cannot be: up to 256 bytes come whole, once the system has started */
-    for (size_t i = 0; i < sizeof bytes; i++)
-        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        text[2 * i] = digits[bytes[i] >> 4];
+        text[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    text[LEDGER_INFO_RANDOM_SIZE] = '\0';
 }

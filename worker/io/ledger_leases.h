@@ -12,7 +12,8 @@
 struct lease;
 
 struct ledger_leases {
-    struct lease *first;
+    struct lease *first, *last; /* in the order in which they are due */
+    void *by_key;               /* tsearch */
     int64_t lease_ms;
 };
 

@@ -17,6 +17,7 @@
 #include "worker/io/ledger_address.h"
 #include "worker/io/ledger_epoll.h"
 #include "worker/io/ledger_info.h"
+#include "worker/io/ledger_resp.h"
 
 #define RECONNECT_MS_MIN 50
 #define RECONNECT_MS_MAX_DEFAULT 2000
@@ -24,8 +25,6 @@
 #define HEALTH_MS 1000                     /* between two looks at the incarnation */
 #define INFO_EVERY 5                       /* looks at the incarnation for one look at INFO */
 #define COMMAND_SIZE_MAX ((size_t)4 << 20) /* a stored answer is at most 1 MiB */
-
-#define BULK_FRAME_SIZE 16 /* $SIZE\r\n...\r\n, SIZE below COMMAND_SIZE_MAX */
 
 enum state { LINK_DOWN, LINK_RESOLVING, LINK_GREETING, LINK_UP };
 
@@ -37,9 +36,9 @@ struct command {
     void *context;
     enum ledger_script script;
     int64_t sent_ms;
-    struct buf
-        tail; /* RESP of what follows the script: kept until the answer, for the case that Redis forgot the script */
-    size_t tail_count;
+    struct buf text; /* RESP, by the script's hash; kept until the answer, for the case that Redis forgot the script */
+    size_t count;    /* of its words */
+    size_t tail;     /* where what follows the script begins */
 };
 
 struct ledger_link {
@@ -191,34 +190,15 @@ static void resolve(struct ledger_link *link)
 
 /* ---- commands ---- */
 
-/* RESP, one bulk string: $SIZE\r\nBYTES\r\n */
-static void put_bulk(struct buf *out, struct str text)
-{
-    (void)buf_printf(out, "$%zu\r\n", text.size);
-    (void)buf_put(out, text.data, text.size);
-    (void)buf_put(out, "\r\n", 2);
-}
-
 static void on_reply(redisAsyncContext *redis, void *answer, void *context);
 
-/* Sends the command: by the script's hash, or with its text. */
-static bool send_command(struct command *command, bool by_hash)
+static bool send_command(struct command *command, const struct buf *text)
 {
     struct ledger_link *link = command->link;
-    struct buf out;
-    bool sent;
 
-    buf_init(&out, COMMAND_SIZE_MAX);
-    (void)buf_reserve(&out, command->tail.size + (by_hash ? sizeof link->shas[0] + 4 * BULK_FRAME_SIZE : 0));
-    (void)buf_printf(&out, "*%zu\r\n", command->tail_count + 2);
-    put_bulk(&out, by_hash ? STR("EVALSHA") : STR("EVAL"));
-    put_bulk(&out, str_of(by_hash ? link->shas[command->script] : ledger_script_text(command->script)));
-    (void)buf_put(&out, command->tail.data, command->tail.size);
-    assert(!out.overflow);
-    sent = link->redis != NULL &&
-           redisAsyncFormattedCommand(link->redis, on_reply, command, out.data, out.size) == REDIS_OK;
-    buf_free(&out);
-    if (!sent)
+    assert(!text->overflow);
+    if (link->redis == NULL ||
+        redisAsyncFormattedCommand(link->redis, on_reply, command, text->data, text->size) != REDIS_OK)
         return false;
     command->sent_ms = clock_mono_us() / 1000;
     command->next = NULL;
@@ -227,16 +207,30 @@ static bool send_command(struct command *command, bool by_hash)
     return true;
 }
 
+/* Somebody flushed the scripts; with its text it is there again for the next ones. */
+static bool send_with_script(struct command *command)
+{
+    struct buf text;
+    bool sent;
+
+    buf_init(&text, COMMAND_SIZE_MAX);
+    ledger_resp_head(&text, command->count, "EVAL", ledger_script_text(command->script));
+    (void)buf_put(&text, command->text.data + command->tail, command->text.size - command->tail);
+    sent = send_command(command, &text);
+    buf_free(&text);
+    return sent;
+}
+
 /* A command's bytes are kept until its answer, and lie once more in hiredis' buffer. */
 static size_t weight(const struct command *command)
 {
-    return sizeof *command + 2 * command->tail.size;
+    return sizeof *command + 2 * command->text.size;
 }
 
 static void free_command(struct command *command)
 {
     budget_give(BUDGET_LEDGER, weight(command));
-    buf_free(&command->tail);
+    buf_free(&command->text);
     mem_free(command);
 }
 
@@ -270,24 +264,14 @@ static void on_reply(redisAsyncContext *redis, void *answer, void *context)
 
     unqueue(link, command);
     if (reply != NULL && reply->type == REDIS_REPLY_ERROR) {
-        if (strncmp(reply->str, "NOSCRIPT", 8) == 0 && send_command(command, false))
-            return; /* somebody flushed the scripts; with its text it is there again for the next ones */
+        if (strncmp(reply->str, "NOSCRIPT", 8) == 0 && send_with_script(command))
+            return;
         unusable = is_unusable(reply->str);
     }
     command->done(command->context, reply);
     if (unusable && link->redis == redis)
         go_down(link, reply->str);
     free_command(command);
-}
-
-/* At most, as put_bulk writes them, with a count before. */
-static size_t tail_size(const struct str *texts, size_t count)
-{
-    size_t size = BULK_FRAME_SIZE;
-
-    for (size_t i = 0; i < count; i++)
-        size += texts[i].size + BULK_FRAME_SIZE;
-    return size;
 }
 
 bool ledger_link_call(struct ledger_link *link, enum ledger_script script, const struct str *keys, size_t keys_count,
@@ -301,17 +285,18 @@ bool ledger_link_call(struct ledger_link *link, enum ledger_script script, const
         return false;
     command = mem_new(sizeof *command);
     *command = (struct command){.link = link, .done = done, .context = context, .script = script};
-    command->tail_count = 1 + keys_count + arguments_count;
-    buf_init(&command->tail, COMMAND_SIZE_MAX);
-    (void)buf_reserve(&command->tail, tail_size(keys, keys_count) + tail_size(arguments, arguments_count));
+    command->count = 3 + keys_count + arguments_count;
+    buf_init(&command->text, COMMAND_SIZE_MAX);
+    (void)buf_reserve(&command->text, LEDGER_RESP_HEAD_SIZE + ledger_resp_size(keys, keys_count) +
+                                          ledger_resp_size(arguments, arguments_count));
+    ledger_resp_head(&command->text, command->count, "EVALSHA", link->shas[script]);
+    command->tail = command->text.size;
     (void)snprintf(count, sizeof count, "%zu", keys_count);
-    put_bulk(&command->tail, str_of(count));
-    for (size_t i = 0; i < keys_count; i++)
-        put_bulk(&command->tail, keys[i]);
-    for (size_t i = 0; i < arguments_count; i++)
-        put_bulk(&command->tail, arguments[i]);
+    ledger_resp_bulks(&command->text, &(struct str){count, strlen(count)}, 1);
+    ledger_resp_bulks(&command->text, keys, keys_count);
+    ledger_resp_bulks(&command->text, arguments, arguments_count);
     budget_take(BUDGET_LEDGER, weight(command));
-    if (send_command(command, true))
+    if (send_command(command, &command->text))
         return true;
     free_command(command);
     return false;
@@ -478,6 +463,12 @@ void ledger_link_ready(struct ledger_link *link, int fd, uint32_t epoll_events)
         redisAsyncHandleRead(link->redis);
     if (link->redis != NULL && fd == link->epoll.fd && (broken != 0 || (epoll_events & EPOLLOUT) != 0))
         redisAsyncHandleWrite(link->redis);
+}
+
+void ledger_link_flush(struct ledger_link *link)
+{
+    if (link->redis != NULL)
+        ledger_epoll_flush(&link->epoll, link->redis);
 }
 
 /* ---- small things ---- */

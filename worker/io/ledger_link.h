@@ -27,6 +27,7 @@ void ledger_link_close(struct ledger_link *link);
 void ledger_link_wake(struct ledger_link *link);
 void ledger_link_ready(struct ledger_link *link, int fd, uint32_t epoll_events);
 int64_t ledger_link_tick(struct ledger_link *link, int64_t now_mono_ms);
+void ledger_link_flush(struct ledger_link *link);
 
 bool ledger_link_up(const struct ledger_link *link);
 bool ledger_link_idle(const struct ledger_link *link);                  /* no command waits for its answer */
