@@ -34,13 +34,7 @@ static bool may_write(const struct delivery *delivery)
     const struct run *run = delivery->run;
     const struct contract *contract = contracts_find(delivery->worker->contracts, run->contract_hash, &refused);
     int32_t index = contract != NULL ? contract_step(contract, run->at.step) : -1;
-    if (index < 0 || run->at.doubt.state != DOUBT_NONE)
-        return true;
-    const struct step *step = &contract->steps[index];
-    bool may = step->tool >= 0 && contract->tools[step->tool].effect == EFFECT_WRITE;
-    for (size_t i = 0; step->agent >= 0 && i < contract->agents[step->agent].tools_count; i++)
-        may = may || contract->tools[contract->agents[step->agent].tools[i]].effect == EFFECT_WRITE;
-    return may;
+    return index < 0 || run->at.doubt.state != DOUBT_NONE || contract_may_write(contract, &contract->steps[index]);
 }
 
 /* I9: goes to `dead`, and ends its run with that reason. */
@@ -56,9 +50,7 @@ static void give_up(struct delivery *delivery, int64_t begun, int64_t alone)
         return;
     }
     if (may_write(delivery))
-        reason = arena_printf(delivery->arena,
-                              "%.*s. A write of this step may have happened: look before you repeat it",
-                              STR_ARG(reason));
+        reason = arena_printf(delivery->arena, "%.*s. %s", STR_ARG(reason), DECIDE_MAY_HAVE_WRITTEN);
     struct commit commit;
     delivery->env.now_ms = clock_wall_ms();
     decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);

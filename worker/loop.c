@@ -439,6 +439,7 @@ static void on_whole(void *context, const struct error *lost)
         return;
     }
     delivery->env.now_ms = clock_wall_ms();
+    delivery->env.suspect = suspect(delivery);
     decide_step(&delivery->env, delivery->run, &delivery->plan);
     delivery->call = delivery->plan.call;
     if (delivery->call == NULL)

@@ -7,6 +7,7 @@
 #include "tests/sim/redis.h"
 #include "tests/sim/world.h"
 #include "worker/base/hash.h"
+#include "worker/core/decide.h"
 
 /* Something that was sent to the workers, and what came of it. */
 struct sent {
@@ -188,8 +189,8 @@ static void judge_fact(const struct fact *fact)
         break;
     case FACT_RUN_ENDED:
         run->ended = true;
-        run->late = fact->is.run_ended.reason.data != NULL &&
-                    strncmp(fact->is.run_ended.reason.data, "limits.deadline", 15) == 0;
+        run->unasked = fact->is.run_ended.reason.data != NULL &&
+                       strstr(fact->is.run_ended.reason.data, DECIDE_MAY_HAVE_WRITTEN) != NULL;
         if (fact->is.run_ended.reason.data != NULL && strstr(fact->is.run_ended.reason.data, "cannot be had") != NULL)
             wrong("run %.*s: %.*s", STR_ARG(fact->run), STR_ARG(fact->is.run_ended.reason));
         break;
@@ -350,7 +351,7 @@ static void told(struct str tool, struct str key, struct str run)
     const struct sent *one = judge.told;
     while (one != NULL && !str_equal(one->text, key))
         one = one->next;
-    if (one == NULL && !judge_run(run)->refused && !judge_run(run)->late) /* late: see README.md */
+    if (one == NULL && !judge_run(run)->refused && !judge_run(run)->unasked)
         wrong("%.*s was executed for run %.*s (key %.*s), and history does not tell of it", STR_ARG(tool), STR_ARG(run),
               STR_ARG(key));
 }

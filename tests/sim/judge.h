@@ -13,7 +13,7 @@ struct judged_run {
     int64_t facts; /* how many: the number of the next one */
     bool started, ended;
     bool refused; /* the brokers did not take something of it: it may end without a word */
-    bool late;    /* its deadline ended it */
+    bool unasked; /* it ended before anybody asked for its write, and its reason says so */
     bool waits;   /* for a person, as the last fact says: */
     enum waits_for waits_for;
     struct str step, args_hash, key;

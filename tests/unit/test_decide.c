@@ -222,6 +222,26 @@ static void test_forced_contracts(void **state)
     unload(&world);
 }
 
+/* I5: the deadline ends a run whose step somebody may have begun before; the reason is all that can tell of its write. */
+static void test_deadline_before_anybody_asked(void **state)
+{
+    (void)state;
+    struct world world;
+    load(&world, "tests/scenario/send.cfg");
+    world.run.at.step = STR("send");
+    world.run.deadline_at_ms = world.env.now_ms;
+    for (int i = 0; i < 4; i++) {
+        world.env.suspect = i == 1;
+        world.run.at.suspect = i == 2;
+        world.contract->tools[0].effect = i == 3 ? EFFECT_READ : EFFECT_WRITE;
+        decide_step(&world.env, &world.run, &world.plan);
+        assert_ended(&world, "limits.deadline");
+        bool said = strstr(world.plan.closed.reason.data, DECIDE_MAY_HAVE_WRITTEN) != NULL;
+        assert_int_equal(said, i == 1 || i == 2);
+    }
+    unload(&world);
+}
+
 /* A write in doubt that is no longer admitted is not repeated: a person decides, and after that it is refused. */
 static void test_doubt_no_longer_admitted(void **state)
 {
@@ -293,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_abandoned),
         cmocka_unit_test(test_pure_loop_ends),
         cmocka_unit_test(test_forced_contracts),
+        cmocka_unit_test(test_deadline_before_anybody_asked),
         cmocka_unit_test(test_doubt_no_longer_admitted),
         cmocka_unit_test(test_answers_as_models_write_them),
     };

@@ -32,6 +32,14 @@ int32_t contract_step(const struct contract *contract, struct str name)
     return -1;
 }
 
+bool contract_may_write(const struct contract *contract, const struct step *step)
+{
+    bool may = step->tool >= 0 && contract->tools[step->tool].effect == EFFECT_WRITE;
+    for (size_t i = 0; step->agent >= 0 && i < contract->agents[step->agent].tools_count; i++)
+        may = may || contract->tools[contract->agents[step->agent].tools[i]].effect == EFFECT_WRITE;
+    return may;
+}
+
 int32_t contract_tool(const struct contract *contract, struct str name)
 {
     for (size_t i = 0; i < contract->tools_count; i++)

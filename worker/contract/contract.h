@@ -197,11 +197,12 @@ struct contract *contract_load(struct str canonical, struct problems *problems);
 
 void contract_free(struct contract *contract);
 
-int32_t contract_step(const struct contract *contract, struct str name);  /* index, -1 = no such step */
-int32_t contract_tool(const struct contract *contract, struct str name);  /* index, -1 */
-int32_t contract_agent(const struct contract *contract, struct str name); /* index, -1 */
-const char *edge_name(enum edge edge);                                    /* "next", "approved", ... */
-const char *effect_class_name(enum effect_class effect);                  /* "none", "read", "write" */
+int32_t contract_step(const struct contract *contract, struct str name);           /* index, -1 = no such step */
+int32_t contract_tool(const struct contract *contract, struct str name);           /* index, -1 */
+int32_t contract_agent(const struct contract *contract, struct str name);          /* index, -1 */
+bool contract_may_write(const struct contract *contract, const struct step *step); /* itself, or its agent */
+const char *edge_name(enum edge edge);                                             /* "next", "approved", ... */
+const char *effect_class_name(enum effect_class effect);                           /* "none", "read", "write" */
 const char *step_kind_name(enum step_kind kind);
 
 /* The table of `contract show`: for each step decided by, touches outside, writes, needs a person, may be repeated. */

@@ -121,12 +121,24 @@ static const struct call *next_call(struct draft *draft)
     return request != NULL ? agent_tool_call(draft, request) : agent_model_call(draft);
 }
 
+/* The run ends before anybody asked whether an earlier delivery began its write: nothing tells of it but the reason. */
+static struct str unasked(const struct draft *draft, bool suspect, struct str reason)
+{
+    if (!suspect || !contract_may_write(draft->contract, draft->step))
+        return reason;
+    return arena_printf(draft->arena, "%.*s. %s", STR_ARG(reason), DECIDE_MAY_HAVE_WRITTEN);
+}
+
 /* Limits that may be spent between the commit of the event and now; a write in doubt is settled all the same. */
-static bool stopped(struct draft *draft)
+static bool stopped(struct draft *draft, bool suspect)
 {
     if (draft->run->at.doubt.state != DOUBT_NONE)
         return false;
-    return walk_over_budget(draft, draft->run->usage.steps - 1); /* its own was counted when the event was written */
+    struct str spent = walk_spent(draft,
+                                  draft->run->usage.steps - 1); /* its own was counted when the event was written */
+    if (spent.data != NULL)
+        walk_end(draft, RUN_FAILED, unasked(draft, suspect, spent), STR_NONE);
+    return spent.data != NULL;
 }
 
 /* True: nothing can be decided about such a state; the run was ended with that reason (I9). */
@@ -147,9 +159,10 @@ void decide_step(const struct decide_env *env, const struct run *run, struct pla
     struct draft draft;
     draft_open(&draft, env, run, plan);
     assert(draft.step != NULL); /* the loop checked that the contract has this step */
+    bool suspect = env->suspect || run->at.suspect;
     draft.run->at.suspect = false;
     const char *why = draft.step->kind == STEP_APPROVAL ? "an approval waits for a person" : NULL;
-    if (!misfit(&draft, why) && !stopped(&draft)) {
+    if (!misfit(&draft, why) && !stopped(&draft, suspect)) {
         const struct call *call = next_call(&draft);
         if (call != NULL)
             *plan = (struct plan){.call = call};
@@ -457,6 +470,7 @@ void decide_wake(const struct decide_env *env, const struct run *run, const stru
     assert(draft.step != NULL);
     draft.event_ms = env->now_ms; /* the timer's, or the person's record's */
     const struct step_parked *parked = parked_copy(env->arena, waiting);
+    struct str reason;
     if (misfit(&draft, not_this_step(&draft, parked))) {
         draft_close(&draft);
         return;
@@ -472,10 +486,9 @@ void decide_wake(const struct decide_env *env, const struct run *run, const stru
         doubt_resolved(&draft, parked, wake->resolution);
         break;
     case WAKE_DEADLINE:
-        walk_end(&draft, RUN_FAILED,
-                 arena_printf(draft.arena, "limits.deadline: %lld s have passed, while waiting for: %.*s",
-                              (long long)(env->contract->limits.deadline_ms / 1000), STR_ARG(parked->reason)),
-                 STR_NONE);
+        reason = arena_printf(draft.arena, "limits.deadline: %lld s have passed, while waiting for: %.*s",
+                              (long long)(env->contract->limits.deadline_ms / 1000), STR_ARG(parked->reason));
+        walk_end(&draft, RUN_FAILED, unasked(&draft, run->at.suspect, reason), STR_NONE);
         break;
     }
     draft_close(&draft);

@@ -22,7 +22,11 @@ struct decide_env {
     struct str name_space;              /* part of every key */
     int64_t now_ms;                     /* wall clock; for deadlines and due times */
     int64_t backoff_ms, backoff_max_ms; /* of a retry: first delay, and the longest */
+    bool suspect;                       /* an earlier delivery of the step event may have begun its call */
 };
+
+/* Said where a run ends at a step that nobody looked into any more. */
+#define DECIDE_MAY_HAVE_WRITTEN "A write of this step may have happened: look before you repeat it"
 
 /* I7: steps that one decision may walk through without a call. More is a loop of pure steps: the run fails. */
 #define DECIDE_WALK_MAX 1000

@@ -78,8 +78,8 @@ void walk_fail(struct draft *draft, struct str reason, bool refused); /* follows
 void walk_end(struct draft *draft, enum run_status status, struct str reason, struct str output);
 /* The end of the run was reached: the criteria that are due at the end, from `criterion` on, then RUN_COMPLETED. */
 void walk_finish(struct draft *draft, size_t criterion);
-/* True: a limit is spent, the run was ended with that reason. `steps`: those that count. */
-bool walk_over_budget(struct draft *draft, int32_t steps);
+/* STR_NONE, or which limit is spent. `steps`: those that count. */
+struct str walk_spent(struct draft *draft, int32_t steps);
 
 /* ---- accept.c ---- */
 void accept_output(struct draft *draft, struct str output);

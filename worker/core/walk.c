@@ -33,7 +33,7 @@ void walk_end(struct draft *draft, enum run_status status, struct str reason, st
     };
 }
 
-bool walk_over_budget(struct draft *draft, int32_t steps)
+struct str walk_spent(struct draft *draft, int32_t steps)
 {
     const struct contract_limits *limits = &draft->contract->limits;
     const struct usage *usage = &draft->run->usage;
@@ -50,10 +50,15 @@ bool walk_over_budget(struct draft *draft, int32_t steps)
     else if (usage->micro_usd >= limits->micro_usd_max)
         reason = arena_printf(draft->arena, "limits.usd: %.6f of %.6f used", (double)usage->micro_usd / 1e6,
                               (double)limits->micro_usd_max / 1e6);
-    if (reason.data == NULL)
-        return false;
-    walk_end(draft, RUN_FAILED, reason, STR_NONE);
-    return true;
+    return reason;
+}
+
+static bool over_budget(struct draft *draft)
+{
+    struct str spent = walk_spent(draft, draft->run->usage.steps);
+    if (spent.data != NULL)
+        walk_end(draft, RUN_FAILED, spent, STR_NONE);
+    return spent.data != NULL;
 }
 
 /* True: no worker is to hold that much of one run; it was ended with that reason. */
@@ -75,8 +80,7 @@ void walk_again(struct draft *draft)
 {
     bool doubt = draft->run->at.doubt.state !=
                  DOUBT_NONE; /* must be settled, whatever is spent; has limits of its own */
-    if (!doubt && (walk_over_budget(draft, draft->run->usage.steps) ||
-                   too_large(draft))) /* I7: a loop of steps ends here, whatever drives it */
+    if (!doubt && (over_budget(draft) || too_large(draft))) /* I7: a loop of steps ends here, whatever drives it */
         return;
     struct step_state *state = draft_state(draft);
     if (state->status != STEP_COMPLETED) /* completed: its run's end is being judged */
