@@ -160,13 +160,12 @@ static void test_queue_has_deadlines(void **state)
     assert_int_equal(caller_fixture_call(&write).answer.status, 200);
 }
 
-static void test_many_at_once(void **state)
+static void many_at_once(struct caller_settings settings)
 {
     static struct ended ended[300];
     int done = 0;
 
-    (void)state;
-    caller_fixture_open(&(struct caller_settings){.connections_max = 20, .connections_per_host_max = 10});
+    caller_fixture_open(&settings);
     memset(ended, 0, sizeof ended);
     for (size_t i = 0; i < 300; i++) {
         struct http_request request = caller_fixture_request(http_server_url("/ok"), i % 3 == 0);
@@ -186,6 +185,19 @@ static void test_many_at_once(void **state)
         assert_int_equal(ended[i].answer.status, 200);
     }
     assert_int_equal(http_server_received("/ok"), 300);
+}
+
+static void test_many_at_once(void **state)
+{
+    (void)state;
+    many_at_once((struct caller_settings){.connections_max = 20, .connections_per_host_max = 10});
+}
+
+/* So many connections are shared out to several handles of libcurl. */
+static void test_many_in_lanes(void **state)
+{
+    (void)state;
+    many_at_once((struct caller_settings){.connections_max = 2000, .connections_per_host_max = 1100});
 }
 
 /* The loop sleeps as long as it was told; what starts meanwhile must wake it. */
@@ -307,6 +319,7 @@ int main(void)
         TEST(test_close_with_calls_in_flight),
         TEST(test_queue_has_deadlines),
         TEST(test_many_at_once),
+        TEST(test_many_in_lanes),
         TEST(test_wakes_the_loop),
         TEST(test_resolver_that_hangs),
         TEST(test_unknown_host),

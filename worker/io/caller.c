@@ -16,9 +16,21 @@
 #define CONNECTIONS_PER_HOST_MAX_DEFAULT 256
 #define CONNECT_TIMEOUT_MS_DEFAULT 5000
 #define RESUME_LOOK_MS 100 /* other threads give memory back without a word */
+#define LANE_CONNECTIONS 256
+#define LANES_MAX 32
+
+/* libcurl looks through all connections to a host for one that is free, and through all calls that ended for each one: with thousands
+ * in one multi handle it does little else. So there are several, and a call goes to the one that has the fewest. */
+struct lane {
+    struct caller *caller;
+    CURLM *multi;
+    int64_t timer_ms; /* when libcurl wants to be called; INT64_MAX = never */
+    int32_t calls_count;
+};
 
 struct caller_call {
     struct caller *caller;
+    struct lane *lane;
     struct caller_call *before, *after; /* in flight; in the pool only `after` */
     caller_done *done;
     void *context;
@@ -33,7 +45,10 @@ struct caller_call {
 
 struct caller {
     struct caller_settings settings;
-    CURLM *multi;
+    struct lane lanes[LANES_MAX];
+    int lanes_count;
+    unsigned char *lane_of; /* by socket */
+    size_t sockets_max;
     int epoll_fd, wake_fd; /* wake_fd: an eventfd that says "call caller_tick sooner than you were told" */
     uint32_t tag;
     struct caller_call *calls;
@@ -43,7 +58,6 @@ struct caller {
     int32_t paused_count;
     struct caller_call *pool; /* for the next calls; as many as were once in flight at the same time */
     int32_t calls_count;
-    int64_t timer_ms;    /* when libcurl wants to be called; INT64_MAX = never */
     int64_t deadline_ms; /* no call's deadline is earlier; may be too early, then a look at all of them corrects it */
     int64_t promised_ms; /* what the last caller_tick returned */
 };
@@ -71,9 +85,26 @@ static void wake_before(struct caller *caller, int64_t due_ms)
 
 /* ---- what libcurl calls ---- */
 
+static void note_lane(struct caller *caller, curl_socket_t fd, const struct lane *lane)
+{
+    size_t at = (size_t)fd;
+
+    if (at >= caller->sockets_max) {
+        size_t more = at * 2 + 64;
+
+        caller->lane_of = realloc(caller->lane_of, more);
+        if (caller->lane_of == NULL)
+            abort(); /* no memory */
+        memset(caller->lane_of + caller->sockets_max, 0, more - caller->sockets_max);
+        caller->sockets_max = more;
+    }
+    caller->lane_of[at] = (unsigned char)(lane - caller->lanes);
+}
+
 static int watch_socket(CURL *curl, curl_socket_t fd, int what, void *context, void *known)
 {
-    struct caller *caller = context;
+    struct lane *lane = context;
+    struct caller *caller = lane->caller;
     struct epoll_event event = {.data.u64 = epoll_key(caller, fd)};
     int failed;
 
@@ -88,17 +119,18 @@ static int watch_socket(CURL *curl, curl_socket_t fd, int what, void *context, v
         failed = epoll_ctl(caller->epoll_fd, EPOLL_CTL_MOD, fd, &event);
     else if (failed != 0 && errno == ENOENT)
         failed = epoll_ctl(caller->epoll_fd, EPOLL_CTL_ADD, fd, &event);
-    (void)curl_multi_assign(caller->multi, fd, caller);
+    (void)curl_multi_assign(lane->multi, fd, caller);
+    note_lane(caller, fd, lane);
     return failed; /* -1 makes libcurl give up this transfer */
 }
 
 static int set_timer(CURLM *multi, long timeout_ms, void *context)
 {
-    struct caller *caller = context;
+    struct lane *lane = context;
 
     (void)multi;
-    caller->timer_ms = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
-    wake_before(caller, caller->timer_ms);
+    lane->timer_ms = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
+    wake_before(lane->caller, lane->timer_ms);
     return 0;
 }
 
@@ -182,7 +214,8 @@ static void unlink_call(struct caller_call *call)
 {
     struct caller *caller = call->caller;
 
-    (void)curl_multi_remove_handle(caller->multi, call->easy.curl);
+    (void)curl_multi_remove_handle(call->lane->multi, call->easy.curl);
+    call->lane->calls_count--;
     if (call->paused_ms > 0)
         unpause(call);
     if (caller->first == call)
@@ -216,13 +249,13 @@ static void answer(struct caller_call *call, CURLcode code, bool timed_out)
     recycle(call);
 }
 
-static void answer_finished(struct caller *caller)
+static void answer_finished(struct lane *lane)
 {
     CURLMsg *message;
     int left;
 
     /* curl_multi_remove_handle also removes the messages of a call that `done` cancels. */
-    while ((message = curl_multi_info_read(caller->multi, &left)) != NULL) {
+    while ((message = curl_multi_info_read(lane->multi, &left)) != NULL) {
         struct caller_call *call = NULL;
 
         if (message->msg != CURLMSG_DONE)
@@ -269,6 +302,15 @@ static int64_t time_left_ms(const struct http_request *request)
     return left_ms < request->timeout_ms ? left_ms : request->timeout_ms;
 }
 
+static struct lane *emptiest(struct caller *caller)
+{
+    struct lane *found = &caller->lanes[0];
+
+    for (int i = 1; i < caller->lanes_count; i++)
+        found = caller->lanes[i].calls_count < found->calls_count ? &caller->lanes[i] : found;
+    return found;
+}
+
 static struct caller_call *new_call(struct caller *caller, struct error *error)
 {
     struct caller_call *call = caller->pool;
@@ -305,7 +347,8 @@ struct caller_call *caller_start(struct caller *caller, const struct http_reques
     call->answering = false;
     call->deadline_ms = now_ms() + time_left_ms(request);
     (void)curl_easy_setopt(call->easy.curl, CURLOPT_PRIVATE, call);
-    code = curl_multi_add_handle(caller->multi, call->easy.curl);
+    call->lane = emptiest(caller);
+    code = curl_multi_add_handle(call->lane->multi, call->easy.curl);
     if (code != CURLM_OK) {
         (void)error_set(error, ERROR_FATAL, "libcurl: %s", curl_multi_strerror(code));
         recycle(call);
@@ -317,6 +360,7 @@ struct caller_call *caller_start(struct caller *caller, const struct http_reques
         caller->calls->before = call;
     caller->calls = call;
     caller->calls_count++;
+    call->lane->calls_count++;
     if (call->deadline_ms < caller->deadline_ms)
         caller->deadline_ms = call->deadline_ms;
     return call; /* the loop is awake: adding the handle set libcurl's timer */
@@ -346,6 +390,7 @@ void caller_ready(struct caller *caller, int fd, uint32_t epoll_events)
 {
     int running, action = 0;
     uint64_t count;
+    struct lane *lane;
 
     if (fd == caller->wake_fd) {
         (void)!read(fd, &count, sizeof count); /* the loop calls caller_tick before it sleeps again */
@@ -355,8 +400,20 @@ void caller_ready(struct caller *caller, int fd, uint32_t epoll_events)
         action |= CURL_CSELECT_IN;
     if ((epoll_events & (EPOLLOUT | EPOLLERR)) != 0)
         action |= CURL_CSELECT_OUT;
-    (void)curl_multi_socket_action(caller->multi, fd, action, &running);
-    answer_finished(caller);
+    lane = &caller->lanes[(size_t)fd < caller->sockets_max ? caller->lane_of[fd] : 0];
+    (void)curl_multi_socket_action(lane->multi, fd, action, &running);
+    answer_finished(lane);
+}
+
+static void turn(struct lane *lane, int64_t now_mono_ms)
+{
+    int running;
+
+    if (now_mono_ms >= lane->timer_ms) {
+        lane->timer_ms = INT64_MAX;
+        (void)curl_multi_socket_action(lane->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    }
+    answer_finished(lane);
 }
 
 void caller_awake(struct caller *caller)
@@ -366,17 +423,16 @@ void caller_awake(struct caller *caller)
 
 int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
 {
-    int running;
+    int64_t next_ms = INT64_MAX;
 
     caller_awake(caller);
     resume(caller);
-    if (now_mono_ms >= caller->timer_ms) {
-        caller->timer_ms = INT64_MAX;
-        (void)curl_multi_socket_action(caller->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    }
-    answer_finished(caller);
+    for (int i = 0; i < caller->lanes_count; i++)
+        turn(&caller->lanes[i], now_mono_ms);
     answer_overdue(caller, now_mono_ms);
-    caller->promised_ms = caller->timer_ms < caller->deadline_ms ? caller->timer_ms : caller->deadline_ms;
+    for (int i = 0; i < caller->lanes_count; i++) /* what ended may have begun others, in any of them */
+        next_ms = caller->lanes[i].timer_ms < next_ms ? caller->lanes[i].timer_ms : next_ms;
+    caller->promised_ms = next_ms < caller->deadline_ms ? next_ms : caller->deadline_ms;
     if (caller->paused != NULL && now_mono_ms + RESUME_LOOK_MS < caller->promised_ms)
         caller->promised_ms = now_mono_ms + RESUME_LOOK_MS;
     return caller->promised_ms;
@@ -385,21 +441,37 @@ int64_t caller_tick(struct caller *caller, int64_t now_mono_ms)
 #define SET(option, value)                                                                                             \
     do {                                                                                                               \
         if (code == CURLM_OK)                                                                                          \
-            code = curl_multi_setopt(caller->multi, option, value);                                                    \
+            code = curl_multi_setopt(lane->multi, option, value);                                                      \
     } while (0)
 
-static CURLMcode set_multi(struct caller *caller)
+static bool open_lane(struct caller *caller, struct lane *lane)
 {
     CURLMcode code = CURLM_OK;
+    long connections_max = caller->settings.connections_max / caller->lanes_count + 1;
 
+    *lane = (struct lane){.caller = caller, .multi = curl_multi_init(), .timer_ms = INT64_MAX};
+    if (lane->multi == NULL)
+        return false;
     SET(CURLMOPT_SOCKETFUNCTION, watch_socket);
-    SET(CURLMOPT_SOCKETDATA, caller);
+    SET(CURLMOPT_SOCKETDATA, lane);
     SET(CURLMOPT_TIMERFUNCTION, set_timer);
-    SET(CURLMOPT_TIMERDATA, caller);
-    SET(CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)caller->settings.connections_max);
+    SET(CURLMOPT_TIMERDATA, lane);
+    SET(CURLMOPT_MAX_TOTAL_CONNECTIONS, connections_max);
     SET(CURLMOPT_MAX_HOST_CONNECTIONS, (long)caller->settings.connections_per_host_max);
-    SET(CURLMOPT_MAXCONNECTS, (long)caller->settings.connections_max);
-    return code;
+    SET(CURLMOPT_MAXCONNECTS, connections_max);
+    return code == CURLM_OK;
+}
+
+static bool open_lanes(struct caller *caller)
+{
+    int count = caller->settings.connections_per_host_max / LANE_CONNECTIONS;
+
+    caller->lanes_count = count < 1 ? 1 : count > LANES_MAX ? LANES_MAX : count;
+    for (int i = 0; i < caller->lanes_count; i++) {
+        if (!open_lane(caller, &caller->lanes[i]))
+            return false;
+    }
+    return true;
 }
 
 struct caller *caller_open(const struct caller_settings *settings, int epoll_fd, uint32_t tag, struct error *error)
@@ -415,17 +487,16 @@ struct caller *caller_open(const struct caller_settings *settings, int epoll_fd,
     /* OpenSSL writes to sockets that the other side may have closed. */
     (void)sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     *caller = (struct caller){.settings = *settings, .epoll_fd = epoll_fd, .tag = tag, .wake_fd = -1};
-    caller->timer_ms = caller->deadline_ms = caller->promised_ms = INT64_MAX;
+    caller->deadline_ms = caller->promised_ms = INT64_MAX;
     if (caller->settings.connections_max <= 0)
         caller->settings.connections_max = CONNECTIONS_MAX_DEFAULT;
     if (caller->settings.connections_per_host_max <= 0)
         caller->settings.connections_per_host_max = CONNECTIONS_PER_HOST_MAX_DEFAULT;
     if (caller->settings.connect_timeout_ms <= 0)
         caller->settings.connect_timeout_ms = CONNECT_TIMEOUT_MS_DEFAULT;
-    caller->multi = curl_multi_init();
     caller->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     event.data.u64 = epoll_key(caller, caller->wake_fd);
-    if (caller->multi == NULL || caller->wake_fd < 0 || set_multi(caller) != CURLM_OK ||
+    if (caller->wake_fd < 0 || !open_lanes(caller) ||
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, caller->wake_fd, &event) != 0) {
         caller_close(caller);
         (void)error_set(error, ERROR_FATAL, "the HTTP client does not start: %s", strerrordesc_np(errno));
@@ -448,15 +519,18 @@ void caller_close(struct caller *caller)
         return;
     for (struct caller_call *call = caller->calls; call != NULL; call = after) {
         after = call->after;
-        (void)curl_multi_remove_handle(caller->multi, call->easy.curl);
+        (void)curl_multi_remove_handle(call->lane->multi, call->easy.curl);
         free_call(call);
     }
     for (struct caller_call *call = caller->pool; call != NULL; call = after) {
         after = call->after;
         free_call(call);
     }
-    if (caller->multi != NULL)
-        (void)curl_multi_cleanup(caller->multi);
+    for (int i = 0; i < caller->lanes_count; i++) {
+        if (caller->lanes[i].multi != NULL)
+            (void)curl_multi_cleanup(caller->lanes[i].multi);
+    }
+    free(caller->lane_of);
     if (caller->wake_fd >= 0)
         (void)close(caller->wake_fd);
     free(caller);

@@ -30,10 +30,11 @@
 struct caller;
 
 struct caller_settings {
-    int32_t connections_max;          /* in all; default 1024 */
-    int32_t connections_per_host_max; /* default 256 */
-    const char *ca_file;              /* NULL = the system's */
-    int64_t connect_timeout_ms;       /* default 5000 */
+    int32_t connections_max; /* in all; default 1024 */
+    int32_t
+        connections_per_host_max; /* default 256; over 511 it is held by calls that the caller is given, not by itself */
+    const char *ca_file;          /* NULL = the system's */
+    int64_t connect_timeout_ms;   /* default 5000 */
 };
 
 /* Registers its sockets with `epoll_fd`, with event.data.u64 = (uint64_t)tag << 32 | fd. */
