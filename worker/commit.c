@@ -91,18 +91,21 @@ static void name_facts(struct commit *commit, const struct plan *plan, size_t fi
     }
 }
 
-/* Where the log has to say it: behind the hash, which nobody can have put anywhere else. One that is not there is not named any
- * more. */
-static void find_places(struct commit *commit, const struct plan *plan, size_t first, struct log_record *record)
+void commit_places(struct arena *arena, const struct plan *plan, size_t first, struct log_record *record)
 {
-    struct log_place *places = ARENA_ARRAY(commit->arena, plan->stored_count + 1, struct log_place);
-    for (size_t i = 0; i < plan->stored_count && !commit->failed; i++) {
-        const char *hash = memmem(record->value.data, record->value.size, plan->stored[i].at->sha256.data, HASH_SIZE);
-        if (hash != NULL)
+    const char *end = record->value.data + record->value.size;
+    for (size_t i = 0; i < plan->stored_count; i++) {
+        const char *hash = record->value.data, *wanted = plan->stored[i].at->sha256.data;
+        while ((hash = memmem(hash, (size_t)(end - hash), wanted, HASH_SIZE)) != NULL) {
+            struct log_place *places = ARENA_ARRAY(arena, record->places_count + 1, struct log_place);
+            if (record->places_count > 0)
+                memcpy(places, record->places, record->places_count * sizeof(places[0]));
+            hash += HASH_SIZE;
             places[record->places_count++] = (struct log_place){.of = first + plan->stored[i].fact,
-                                                                .at = (size_t)(hash - record->value.data) + HASH_SIZE};
+                                                                .at = (size_t)(hash - record->value.data)};
+            record->places = places;
+        }
     }
-    record->places = places;
 }
 
 static struct str encode_run(struct commit *commit, struct run *run)
@@ -140,8 +143,8 @@ void commit_plan(struct commit *commit, struct plan *plan)
         record.value = encode(commit, RECORD_RUN_CLOSED, &plan->closed, RECORD_SIZE_MAX);
         break;
     }
-    if (plan->next != NEXT_END)
-        find_places(commit, plan, first, &record);
+    if (plan->next != NEXT_END && !commit->failed)
+        commit_places(commit->arena, plan, first, &record);
     add(commit, record);
 }
 

@@ -132,6 +132,9 @@ struct commit {
 void commit_open(struct commit *commit, struct worker *worker, struct arena *arena, const struct log_event *source,
                  int64_t offset);
 void commit_plan(struct commit *commit, struct plan *plan);
+/* Where the log has to say where the plan's facts lie, which are the records from `first` on: behind the hash of each, which nobody
+ * can have put anywhere else. A state may name one fact twice: it is its input, and the beginning of its conversation. */
+void commit_places(struct arena *arena, const struct plan *plan, size_t first, struct log_record *record);
 void commit_fact(struct commit *commit, struct fact *fact);
 /* A row of `waiting` as it is written, in the arena. STR_NONE: it cannot be; commit->failed. */
 struct str commit_row_body(struct commit *commit, enum record_type type, const void *row);

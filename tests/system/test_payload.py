@@ -203,6 +203,32 @@ def test_what_a_long_conversation_stores(space):
     assert sum(topics.values()) <= 1.2 * conversation
 
 
+# ---- named twice ----
+
+SAY = "say = { model = 'default'; system = 'Say.'; sees = '%s'; next = 'end'; };"
+
+
+@pytest.mark.parametrize("steps,to", [(SAY % "{to: .input.to}", words(1, 6000)), (LOOK % "say" + SAY % ".look", "jane@acme.example")],
+                         ids=["of the input", "of an output"])
+def test_what_an_agent_sees_first(space, steps, to):
+    """The fact of a long input, or output, is also the one that holds the first message: the step event names it in two places."""
+    space.tools = space.double("tool_double", script=[{"match": {"tool": "crm"}, "answer": {"bytes": 6000}}])
+    space.model = space.double("model_double", "--full", script=[{"answer": {"content": "Done."}}])
+    name = contract(space, "asks", steps)
+    space.worker("a")
+    run = space.start(name, {"to": to})
+    state = space.wait_status(run, "completed", "failed", seconds=20)
+    assert state["status"] == "completed", state["reason"]
+    assert space.json("dead", "list") == []
+    found = Stored(space)
+    assert asked(last_request(space)) == found.check(run)
+    assert found.named == 2
+    history = History(space).drain()
+    rebuilt = rebuild(history.facts(run), run)
+    history.close()
+    assert all(state[name] == value for name, value in rebuilt.items())
+
+
 # ---- killed, aborted ----
 
 

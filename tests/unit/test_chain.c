@@ -8,11 +8,13 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <unistd.h>
 
-#include "worker/contract/contract.h"
-#include "worker/contract/expr.h"
+#include "tests/unit/contracts.h"
+#include "worker/base/hash.h"
 #include "worker/core/chain.h"
-#include "worker/core/decide.h"
+#include "worker/io/log_internal.h"
+#include "worker/worker.h"
 
 #define NOW_MS 1790000000000
 #define FACTS_MAX 100
@@ -63,20 +65,61 @@ static void assert_same(const struct message *got, const struct message *wanted)
                     str_equal(got->calls[i].arguments, wanted->calls[i].arguments));
 }
 
+static struct str encode(struct world *world, enum record_type type, const void *object)
+{
+    struct buf buf;
+    struct error error;
+    buf_init(&buf, RUN_WHOLE_MAX);
+    if (!record_encode(type, object, &buf, &error))
+        fail_msg("%s", error.text);
+    struct str bytes = arena_str(world->arena, buf_str(&buf));
+    buf_free(&buf);
+    return bytes;
+}
+
+/* As the step event is written, and read again: the log knows where the facts lie when it is encoded. */
+static struct run *write_and_read(struct world *world)
+{
+    const struct plan *plan = &world->plan;
+    struct log log = {.placed = NULL};
+    struct log_work work = {.lead = plan->facts_count};
+    struct log_record record = {.value = encode(world, RECORD_STEP_READY, run_stored(world->arena, plan->run))};
+    struct record *read = ARENA_NEW(world->arena, struct record);
+    struct error error;
+    log.placed = ARENA_ARRAY(world->arena, plan->facts_count + 1, struct log_placed);
+    for (size_t i = 0; i < plan->facts_count; i++)
+        log.placed[i].offset = world->history_count + (int64_t)i;
+    commit_places(world->arena, plan, 0, &record);
+    log_place_fill(&log, &work, &record);
+    assert_true(record_decode(record.value, world->arena, read, &error));
+    return &read->is.step_ready;
+}
+
 /* The plan is committed: its facts are in history, and what its step event names can be read there. */
 static void commit(struct world *world)
 {
     struct plan *plan = &world->plan;
     assert_null(plan->call);
-    for (size_t i = 0; i < plan->stored_count; i++)
-        *plan->stored[i].at = (struct reference){
-            .sha256 = STR(HASH), .offset = world->history_count + (int64_t)plan->stored[i].fact, .size = 1};
+    for (size_t i = 0; i < plan->stored_count; i++) {
+        struct str fact = encode(world, RECORD_FACT, &plan->facts[plan->stored[i].fact]);
+        unsigned char *digest = arena_alloc(world->arena, HASH_SIZE);
+        hash_sha256_raw(fact, digest);
+        *plan->stored[i].at = (struct reference){.sha256 = {(const char *)digest, HASH_SIZE},
+                                                 .partition = INT32_MIN,
+                                                 .offset = INT64_MIN,
+                                                 .size = (int32_t)fact.size};
+    }
+    if (plan->next != NEXT_END)
+        world->stored = write_and_read(world);
+    for (size_t i = 0; i < plan->stored_count; i++) {
+        plan->stored[i].at->partition = 0;
+        plan->stored[i].at->offset = world->history_count + (int64_t)plan->stored[i].fact;
+    }
     for (size_t i = 0; i < plan->facts_count; i++)
         world->history[world->history_count++] = plan->facts[i];
     if (plan->next == NEXT_END)
         return;
     world->run = plan->run;
-    world->stored = run_stored(world->arena, plan->run);
     assert_null(run_unsound(world->stored));
     const struct cursor *whole = &world->run->at, *stored = &world->stored->at;
     assert_int_equal(stored->conversation_count + (size_t)stored->chained, whole->conversation_count);
@@ -86,14 +129,9 @@ static void commit(struct world *world)
                     &whole->conversation[i]);
 }
 
-static void begin(struct world *world, struct str question)
+static void begin_with(struct world *world, const char *path, struct str question)
 {
-    struct problems problems;
-    problems_init(&problems);
-    *world = (struct world){.arena = arena_new(),
-                            .contract = contract_read_file("tests/scenario/clerk.cfg", &problems)};
-    problems_free(&problems);
-    assert_non_null(world->contract);
+    *world = (struct world){.arena = arena_new(), .contract = contracts_read(path)};
     world->env = (struct decide_env){.contract = world->contract,
                                      .arena = world->arena,
                                      .name_space = STR("test"),
@@ -106,6 +144,11 @@ static void begin(struct world *world, struct str question)
     };
     decide_run(&world->env, &request, &world->plan);
     commit(world);
+}
+
+static void begin(struct world *world, struct str question)
+{
+    begin_with(world, "tests/scenario/clerk.cfg", question);
 }
 
 static void end(struct world *world)
@@ -155,7 +198,8 @@ static void test_short_ones_stand_in_the_step_event(void **state)
     asks(&world, STR_NONE, STR("{\"id\":\"1\"}"));
     looked_up(&world, long_text(&world, '1', 3000));
     refused(&world);
-    assert_false(run_refers(world.stored));
+    assert_null(world.stored->input_at);
+    assert_null(world.stored->at.chain);
     assert_int_equal(world.stored->at.conversation_count, 4);
     for (int64_t i = 0; i < world.history_count; i++)
         assert_null(world.history[i].link);
@@ -206,6 +250,7 @@ static void test_a_cut_answer(void **state)
     end(&world);
 }
 
+/* One fact is the input and the beginning of the conversation: both name it. */
 static void test_input_and_output(void **state)
 {
     (void)state;
@@ -218,6 +263,27 @@ static void test_input_and_output(void **state)
     assert_null(world.stored->input.data);
     assert_int_equal(world.history[world.stored->input_at->offset].kind, FACT_RUN_STARTED);
     assert_int_equal(world.stored->at.chained, 1); /* what the agent sees is the input */
+    assert_int_equal(world.stored->at.chain->offset, world.stored->input_at->offset);
+    end(&world);
+}
+
+/* So are an output, and what the next step sees of it. */
+static void test_what_an_agent_sees_of_an_output(void **state)
+{
+    (void)state;
+    struct world world;
+    const char text[] =
+        "contract = { name = \"pass\"; goal = \"Pass it on.\"; boundaries = { allowed_tools = [\"fetch\"]; };\n"
+        "  tools = { fetch = { url = \"http://pages.example\"; effect = \"read\"; }; }; start = \"page\";\n"
+        "  steps = { page = { tool = \"fetch\"; args = \"{}\"; next = \"say\"; };\n"
+        "            say = { model = \"m\"; sees = \".page\"; next = \"end\"; }; }; };\n";
+    struct draft draft = contracts_draft(text, strlen(text));
+    begin_with(&world, draft.path, STR("?"));
+    unlink(draft.path);
+    looked_up(&world, arena_printf(world.arena, "\"%s\"", long_text(&world, 'p', 5000).data));
+    assert_string_equal(world.run->at.step.data, "say");
+    assert_int_equal(world.history[world.stored->at.chain->offset].kind, FACT_STEP_COMPLETED);
+    assert_int_equal(world.stored->at.chain->offset, world.stored->steps[0].output_at->offset);
     end(&world);
 }
 
@@ -285,11 +351,17 @@ static void test_unsound_references(void **state)
     assert_string_equal(run_unsound(&run), "chain");
 }
 
-static int free_expressions(void **state)
+static int open_records(void **state)
 {
+    struct error error;
     (void)state;
-    expr_cache_free();
-    return 0;
+    return record_open(&error) ? 0 : -1;
+}
+
+static int close_records(void **state)
+{
+    record_close();
+    return contracts_free_expressions(state);
 }
 
 int main(void)
@@ -299,9 +371,10 @@ int main(void)
         cmocka_unit_test(test_each_message_is_stored_once),
         cmocka_unit_test(test_a_cut_answer),
         cmocka_unit_test(test_input_and_output),
+        cmocka_unit_test(test_what_an_agent_sees_of_an_output),
         cmocka_unit_test(test_too_much_in_memory),
         cmocka_unit_test(test_no_chain),
         cmocka_unit_test(test_unsound_references),
     };
-    return cmocka_run_group_tests_name("chain", tests, NULL, free_expressions);
+    return cmocka_run_group_tests_name("chain", tests, open_records, close_records);
 }
