@@ -41,7 +41,8 @@ static void test_least_recently_asked_for_goes_first(void **state)
     struct cache *cache = cache_new(1000);
     for (int i = 0; i < 10; i++)
         put(cache, i, 100);
-    assert_int_equal(cache_size(cache), 1000);
+    for (int i = 0; i < 10; i++)
+        assert_true(has(cache, i, 100));
     assert_true(has(cache, 0, 100));
     put(cache, 10, 100);
     assert_true(has(cache, 0, 100));
@@ -49,9 +50,10 @@ static void test_least_recently_asked_for_goes_first(void **state)
     put(cache, 11, 250); /* three go for it */
     for (int i = 2; i < 5; i++)
         assert_false(has(cache, i, 100));
-    assert_true(has(cache, 5, 100));
-    put(cache, 11, 250); /* once is enough */
-    assert_int_equal(cache_size(cache), 950);
+    put(cache, 11, 250); /* once is enough: there is no room for it twice */
+    for (int i = 5; i < 11; i++)
+        assert_true(has(cache, i, 100));
+    assert_true(has(cache, 0, 100) && has(cache, 11, 250));
     cache_free(cache);
 }
 
@@ -76,7 +78,6 @@ static void test_many(void **state)
     struct cache *cache = cache_new(50000 * (size_t)20);
     for (int i = 0; i < 60000; i++)
         put(cache, i, 20);
-    assert_int_equal(cache_size(cache), 50000 * 20);
     for (int i = 0; i < 60000; i++)
         assert_true(has(cache, i, 20) == (i >= 10000));
     cache_free(cache);

@@ -16,7 +16,8 @@ struct entry {
 
 struct cache {
     struct entry **buckets;
-    size_t buckets_count, count; /* a power of two */
+    size_t buckets_count; /* a power of two */
+    size_t count;
     struct entry *newest, *oldest;
     size_t size, size_max;
 };
@@ -120,9 +121,4 @@ struct str cache_get(struct cache *cache, const unsigned char digest[HASH_SIZE])
     unlist(cache, entry);
     list(cache, entry);
     return (struct str){entry->bytes, entry->size};
-}
-
-size_t cache_size(const struct cache *cache)
-{
-    return cache->size;
 }

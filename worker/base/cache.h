@@ -18,6 +18,4 @@ void cache_put(struct cache *cache, const unsigned char digest[HASH_SIZE], struc
 /* Borrowed until the next cache_put; STR_NONE = not there. */
 struct str cache_get(struct cache *cache, const unsigned char digest[HASH_SIZE]);
 
-size_t cache_size(const struct cache *cache); /* bytes of all values */
-
 #endif

@@ -1,7 +1,7 @@
 /*
  * draft.h: a plan while it is being made; shared by the files behind decide.h.
  *
- *   decide.c   the four entries, and what each outcome of a call leads to
+ *   decide.c   the entries, and what each outcome of a call leads to
  *   walk.c     entering steps, walking on through pure ones, completing and failing a step, ending the run
  *   accept.c   is this output good enough: schemas, checks, criteria, judges
  *   agent.c    an agent's turn: the model call to make, and what its answer leads to

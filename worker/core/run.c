@@ -135,14 +135,6 @@ struct run *run_copy(struct arena *arena, const struct run *run)
     return copy;
 }
 
-bool run_refers(const struct run *run)
-{
-    bool refers = run->input_at != NULL || run->at.chain != NULL;
-    for (size_t i = 0; i < run->steps_count && !refers; i++)
-        refers = run->steps[i].output_at != NULL;
-    return refers;
-}
-
 struct run *run_stored(struct arena *arena, const struct run *whole)
 {
     struct run *stored = run_copy(arena, whole);

@@ -168,7 +168,6 @@ struct run {
  * `conversation` begins after the chain. Such a run is `whole` when all that was fetched (worker/payload.c); decisions see whole
  * runs only. run_stored makes the opposite of it: what is written.
  */
-bool run_refers(const struct run *run); /* it names something */
 struct run *run_stored(struct arena *arena, const struct run *whole);
 
 const struct step_state *run_step(const struct run *run, struct str name);   /* NULL = never entered */
