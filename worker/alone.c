@@ -54,7 +54,7 @@ static void give_up(struct delivery *delivery, int64_t begun, int64_t alone)
     struct commit commit;
     delivery->env.now_ms = clock_wall_ms();
     decide_abandon(&delivery->env, delivery->run, reason, &delivery->plan);
-    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source);
     commit_plan(&commit, &delivery->plan);
     commit_dead(&commit, reason, delivery->run->id);
     commit_done(&commit);

@@ -9,10 +9,9 @@
 /* What one record may take: message.max.bytes of a broker with default settings, less room for its frame. */
 #define RECORD_SIZE_MAX ((size_t)1000 << 10)
 
-void commit_open(struct commit *commit, struct worker *worker, struct arena *arena, const struct log_event *source,
-                 int64_t offset)
+void commit_open(struct commit *commit, struct worker *worker, struct arena *arena, const struct log_event *source)
 {
-    *commit = (struct commit){.worker = worker, .arena = arena, .source = source, .offset = offset};
+    *commit = (struct commit){.worker = worker, .arena = arena, .source = source};
 }
 
 static struct str encode(struct commit *commit, enum record_type type, const void *object, size_t size_max)
@@ -45,7 +44,7 @@ void commit_fact(struct commit *commit, struct fact *fact)
     fact->worker = str_of(commit->worker->name);
     fact->source_topic = str_of(commit->source->topic_name);
     fact->source_partition = commit->source->partition;
-    fact->source_offset = commit->offset;
+    fact->source_offset = commit->source->offset;
     struct counted *counted = ARENA_NEW(commit->arena, struct counted);
     *counted = (struct counted){.next = commit->counted, .fact = *fact};
     commit->counted = counted;
@@ -187,5 +186,5 @@ void commit_done(struct commit *commit)
         commit_dead(commit, reason, STR_NONE);
     }
     meter_commit(commit->worker->metrics, commit);
-    log_done(commit->worker->log, commit->source, commit->offset, commit->records, commit->count);
+    log_done(commit->worker->log, commit->source, commit->records, commit->count);
 }

@@ -32,7 +32,7 @@ static void on_refused(struct worker *worker, const struct log_event *event)
     struct arena *arena = arena_new();
     struct commit commit;
     struct str reason = arena_str(arena, str_of(event->error.text));
-    commit_open(&commit, worker, arena, event, event->offset);
+    commit_open(&commit, worker, arena, event);
     commit_dead(&commit, reason, event->key);
     struct plan plan = {
         .next = NEXT_END,

@@ -17,10 +17,10 @@
 #define REQUEST_ID_SIZE_MAX 256
 
 void job_open(struct job *job, struct worker *worker, struct inbox *inbox, struct arena *arena,
-              const struct log_event *source, int64_t offset, int64_t now_ms)
+              const struct log_event *source, int64_t now_ms)
 {
     *job = (struct job){.worker = worker, .inbox = inbox, .arena = arena, .now_ms = now_ms};
-    commit_open(&job->commit, worker, arena, source, offset);
+    commit_open(&job->commit, worker, arena, source);
 }
 
 void job_close(struct job *job)

@@ -36,7 +36,7 @@ struct job {
     struct waking *waking; /* of what it wakes; goes with the job */
 };
 void job_open(struct job *job, struct worker *worker, struct inbox *inbox, struct arena *arena,
-              const struct log_event *source, int64_t offset, int64_t now_ms);
+              const struct log_event *source, int64_t now_ms);
 void job_close(struct job *job); /* commits */
 
 /* NULL, or what of the record is out of all bounds: what is due is computed from times, and an answer must fit a record. */

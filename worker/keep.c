@@ -179,7 +179,7 @@ static bool needs_control(const struct worker *worker, const struct held *held)
 static void decide(struct worker *worker, struct inbox *inbox, struct held *held)
 {
     struct job job;
-    job_open(&job, worker, inbox, held->arena, &held->event, held->event.offset, clock_wall_ms());
+    job_open(&job, worker, inbox, held->arena, &held->event, clock_wall_ms());
     const char *why = held->decoded ? inbox_unsound(held->record) : held->error.text;
     if (why != NULL)
         commit_dead(&job.commit, arena_str(held->arena, str_of(why)), STR_NONE);
@@ -409,7 +409,7 @@ static void on_forgotten(void *context, const struct ledger_answer *answer)
     if (answer->verdict == LEDGER_GO) {
         struct job job;
         struct arena *arena = arena_new();
-        job_open(&job, worker, forgetting->inbox, arena, &forgetting->inbox->self, -1, clock_wall_ms());
+        job_open(&job, worker, forgetting->inbox, arena, &forgetting->inbox->self, clock_wall_ms());
         inbox_forget(&job, forgetting->run);
         job_close(&job);
         arena_free(arena);
@@ -443,7 +443,7 @@ static void due_now(struct worker *worker, struct inbox *inbox, uint32_t row, in
 {
     struct job job;
     struct arena *arena = arena_new();
-    job_open(&job, worker, inbox, arena, &inbox->self, -1, now_ms);
+    job_open(&job, worker, inbox, arena, &inbox->self, now_ms);
     if (keeper_row_ended(inbox->keeper, row)) {
         forget(&job, row);
     } else {

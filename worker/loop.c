@@ -47,7 +47,7 @@ void delivery_release(struct delivery *delivery)
 
 static bool write_down(struct delivery *delivery, struct plan *plan, struct commit *commit)
 {
-    commit_open(commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+    commit_open(commit, delivery->worker, delivery->arena, &delivery->source);
     commit_plan(commit, plan);
     return !commit->failed;
 }
@@ -474,7 +474,7 @@ static void plan(struct delivery *delivery)
 void delivery_poison(struct delivery *delivery, const char *reason)
 {
     struct commit commit;
-    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source, delivery->source.offset);
+    commit_open(&commit, delivery->worker, delivery->arena, &delivery->source);
     commit_dead(&commit, arena_str(delivery->arena, str_of(reason)), STR_NONE);
     commit_done(&commit);
     delivery_release(delivery);

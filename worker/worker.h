@@ -119,8 +119,7 @@ struct counted { /* a fact, for meter.c once it is handed over */
 struct commit {
     struct worker *worker;
     struct arena *arena;
-    const struct log_event *source;
-    int64_t offset; /* of the source; -1 = a timer */
+    const struct log_event *source; /* offset -1: a timer */
     struct log_record *records;
     size_t count, capacity;
     struct counted *counted;
@@ -129,8 +128,7 @@ struct commit {
     bool failed; /* something could not be encoded; `error` says what */
     struct error error;
 };
-void commit_open(struct commit *commit, struct worker *worker, struct arena *arena, const struct log_event *source,
-                 int64_t offset);
+void commit_open(struct commit *commit, struct worker *worker, struct arena *arena, const struct log_event *source);
 void commit_plan(struct commit *commit, struct plan *plan);
 /* Where the log has to say where the plan's facts lie, which are the records from `first` on: behind the hash of each, which nobody
  * can have put anywhere else. A state may name one fact twice: it is its input, and the beginning of its conversation. */

@@ -151,8 +151,7 @@ static size_t lead_of(const struct log_record *records, size_t count, size_t *pl
     return lead;
 }
 
-void log_done(struct log *log, const struct log_event *source, int64_t offset, const struct log_record *records,
-              size_t count)
+void log_done(struct log *log, const struct log_event *source, const struct log_record *records, size_t count)
 {
     size_t size = 0, places_count = 0, lead = lead_of(records, count, &places_count);
     for (size_t i = 0; i < count; i++)
@@ -162,8 +161,12 @@ void log_done(struct log *log, const struct log_event *source, int64_t offset, c
     struct log_work *work = malloc(whole);
     if (work == NULL)
         abort();
-    *work = (struct log_work){
-        .tenure = source->tenure, .offset = offset, .size = size, .charged = whole, .count = count, .lead = lead};
+    *work = (struct log_work){.tenure = source->tenure,
+                              .offset = source->offset,
+                              .size = size,
+                              .charged = whole,
+                              .count = count,
+                              .lead = lead};
     budget_take(BUDGET_COMMITS, whole);
     struct log_place *places = (struct log_place *)(void *)&work->records[count];
     char *at = (char *)&places[places_count];

@@ -118,11 +118,10 @@ struct log_record {
     int64_t ticket; /* of the caller: LOG_PLACED tells it with the offset, when it is committed; 0 = not wanted */
 };
 
-/* This source record is finished: its records and its offset go into one transaction. `offset` -1: a decision without a
+/* This source record is finished: its records and its offset go into one transaction. Offset -1: a decision without a
  * source record (a timer): the position of `topic`/`partition` is committed again with the next commit_seq, so that an owner
  * that was replaced is fenced. Copies all it needs. */
-void log_done(struct log *log, const struct log_event *source, int64_t offset, const struct log_record *records,
-              size_t count);
+void log_done(struct log *log, const struct log_event *source, const struct log_record *records, size_t count);
 
 /* After LOG_REVOKED or LOG_LOST: every log_done of that tenure has been handed over. */
 void log_release(struct log *log, int64_t tenure);

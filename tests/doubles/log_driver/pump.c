@@ -34,7 +34,7 @@ int pump(const struct options *options, const char *slot, int count)
                 if (first_us == 0)
                     first_us = clock_mono_us();
                 struct log_record fact = record(TOPIC_HISTORY, event.key, event.value);
-                log_done(log, &event, event.offset, &fact, 1);
+                log_done(log, &event, &fact, 1);
             } else if (event.kind == LOG_REVOKED || event.kind == LOG_LOST) {
                 log_release(log, event.tenure);
             } else if (event.kind == LOG_COMMITTED) {

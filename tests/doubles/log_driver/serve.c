@@ -21,7 +21,7 @@ enum table_state { RUN_UNKNOWN, RUN_OPEN, RUN_TICKED };
 
 /* One partition of inbox, as its keeper sees it. */
 struct table {
-    struct log_event source; /* of its tenure; no memory */
+    struct log_event source; /* a timer's, of its tenure; no memory */
     bool awake;              /* the backlog was read: timers may fire */
     int64_t tick_ms;
 };
@@ -48,12 +48,6 @@ struct driver {
     char *fat_value;
 };
 
-static void done(struct driver *driver, const struct log_event *source, int64_t offset,
-                 const struct log_record *records, size_t count)
-{
-    log_done(driver->log, source, offset, records, count);
-}
-
 /* A row of `waiting` beside the inbox record that made it. */
 static struct log_record row(int32_t partition, struct str run, struct str value)
 {
@@ -77,7 +71,7 @@ static void on_inbox(struct driver *driver, const struct log_event *event)
         driver->run_partition[number] = (uint8_t)event->partition;
         struct log_record records[] = {row(event->partition, str_of(run), STR("open")),
                                        record(TOPIC_HISTORY, str_of(run), text(fact, sizeof fact, "%s open", run))};
-        done(driver, event, event->offset, records, 2);
+        log_done(driver->log, event, records, 2);
     } else {
         if (driver->runs[number] != RUN_TICKED) {
             fprintf(stderr, "%s ends, but its row says %d\n", run, driver->runs[number]);
@@ -86,7 +80,7 @@ static void on_inbox(struct driver *driver, const struct log_event *event)
         driver->runs[number] = RUN_UNKNOWN;
         struct log_record records[] = {row(event->partition, str_of(run), STR_NONE),
                                        record(TOPIC_HISTORY, str_of(run), text(fact, sizeof fact, "%s end", run))};
-        done(driver, event, event->offset, records, 2);
+        log_done(driver->log, event, records, 2);
     }
 }
 
@@ -98,7 +92,7 @@ static void on_timer(struct driver *driver, int32_t partition, int number)
     struct log_record records[] = {row(partition, str_of(run), STR("ticked")),
                                    record(TOPIC_HISTORY, str_of(run), text(fact, sizeof fact, "%s tick", run)),
                                    record(TOPIC_STEPS, str_of(run), text(hop, sizeof hop, "0"))};
-    done(driver, &driver->tables[partition].source, -1, records, 3);
+    log_done(driver->log, &driver->tables[partition].source, records, 3);
 }
 
 /* `refused`: the brokers did not take what this made the first time. */
@@ -114,7 +108,7 @@ static void on_step_done(struct driver *driver, const struct log_event *event, i
         record(TOPIC_DEAD, event->key, twins[0]), record(TOPIC_DEAD, event->key, twins[1])};
     if (driver->fat && !refused && hop == 0 && run_number(event->key) % FAT_EVERY == 0)
         records[0].value = (struct str){driver->fat_value, FAT_SIZE};
-    done(driver, event, event->offset, records, driver->twins && hop == 0 ? 4 : 2);
+    log_done(driver->log, event, records, driver->twins && hop == 0 ? 4 : 2);
 }
 
 static void on_step(struct driver *driver, struct log_event *event)
@@ -177,6 +171,7 @@ static void on_event(struct driver *driver, struct log_event *event)
         if (event->topic == TOPIC_INBOX) {
             forget_table(driver, event->partition);
             driver->tables[event->partition].source = *event;
+            driver->tables[event->partition].source.offset = -1;
         }
         break;
     case LOG_WAITING_ROW:

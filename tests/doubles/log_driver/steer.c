@@ -89,7 +89,7 @@ static void finish(struct steered *steered, int partition, int64_t offset, int s
             fat[c] = (char)('a' + dice(26));
         made.value = (struct str){fat, (size_t)size};
     }
-    log_done(steered->log, &steered->events[i], offset, &made, 1);
+    log_done(steered->log, &steered->events[i], &made, 1);
     free(fat);
     if (!forget)
         return;
