@@ -55,12 +55,6 @@ static void release(struct job *job, struct str run, struct str branch)
     commit_row(&job->commit, run, keeper_parked_key(job->arena, run, branch), STR_NONE, 0);
 }
 
-void inbox_forget(struct job *job, struct str run)
-{
-    keeper_forget(job->inbox->keeper, run);
-    commit_row(&job->commit, run, run, STR_NONE, 0);
-}
-
 /* NULL: it cannot be read, which was said when it was loaded, or is a bug. */
 static const struct record *body_of(struct job *job, uint32_t row, enum record_type type)
 {
@@ -74,6 +68,26 @@ static const struct record *body_of(struct job *job, uint32_t row, enum record_t
     LOG_ERROR("waiting.unreadable", LOG_I("partition", job->inbox->self.partition), LOG_S("wanted", record_name(type)),
               LOG_S("reason", error.text));
     return NULL;
+}
+
+bool inbox_forget_parked(struct job *job, uint32_t run)
+{
+    const struct keeper *keeper = job->inbox->keeper;
+    bool some = false;
+    for (uint32_t row = keeper_parked_first(keeper, run), next; row != 0; row = next) {
+        const struct record *record = body_of(job, row, RECORD_STEP_PARKED);
+        next = keeper_parked_next(keeper, row);
+        if (record != NULL)
+            release(job, record->is.step_parked.run, record->is.step_parked.branch);
+        some = some || record != NULL;
+    }
+    return some;
+}
+
+void inbox_forget(struct job *job, struct str run)
+{
+    keeper_forget(job->inbox->keeper, run);
+    commit_row(&job->commit, run, run, STR_NONE, 0);
 }
 
 const struct run_row *inbox_run(struct job *job, uint32_t row)

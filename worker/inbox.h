@@ -54,7 +54,9 @@ bool inbox_whole(struct worker *worker, struct inbox *inbox, const struct record
 bool inbox_row_whole(struct worker *worker, struct inbox *inbox, uint32_t row);
 
 void inbox_decide(struct job *job, struct record *record);
-void inbox_wake(struct job *job, uint32_t row);                 /* a parked step is due; its body is in memory */
+void inbox_wake(struct job *job, uint32_t row); /* a parked step is due; its body is in memory */
+/* What was left waiting of a run that has ended; the bodies are in memory. True: there was something. */
+bool inbox_forget_parked(struct job *job, uint32_t run);
 void inbox_forget(struct job *job, struct str run);             /* an ended run, of which nothing is left in Redis */
 const struct run_row *inbox_run(struct job *job, uint32_t row); /* whose body is in memory; NULL: it cannot be read */
 

@@ -86,18 +86,36 @@ static bool ask(struct asking *asking, uint32_t row)
     return true;
 }
 
+static bool ask_parked(struct asking *asking, uint32_t run)
+{
+    const struct keeper *keeper = asking->inbox->keeper;
+    uint32_t row = keeper_parked_first(keeper, run);
+    while (row != 0 && ask(asking, row))
+        row = keeper_parked_next(keeper, row);
+    return row == 0;
+}
+
+/* All of them are used, whether others are missing or not: those that are here stay until the rest is. */
+static bool have_parked(struct keeper *keeper, uint32_t run)
+{
+    bool have = true;
+    for (uint32_t row = keeper_parked_first(keeper, run); row != 0; row = keeper_parked_next(keeper, row))
+        have = keeper_body(keeper, row).data != NULL && have;
+    return have;
+}
+
 /* Are all bodies that the record needs in memory? With `asking` they are asked for, and false means: enough is being read. */
 static bool bodies(struct inbox *inbox, const struct record *record, struct asking *asking)
 {
-    struct keeper *keeper = inbox->keeper;
     uint32_t run = 0;
-    enum inbox_need need = inbox_needs(keeper, record, &run);
-    uint32_t row = need == NEEDS_RUN ? run : need == NEEDS_PARKED ? keeper_parked_first(keeper, run) : 0;
-    for (; row != 0; row = need == NEEDS_PARKED ? keeper_parked_next(keeper, row) : 0) {
-        if (asking != NULL ? !ask(asking, row) : keeper_body(keeper, row).data == NULL)
-            return false;
+    switch (inbox_needs(inbox->keeper, record, &run)) {
+    case NEEDS_RUN:
+        return asking != NULL ? ask(asking, run) : keeper_body(inbox->keeper, run).data != NULL;
+    case NEEDS_PARKED:
+        return asking != NULL ? ask_parked(asking, run) : have_parked(inbox->keeper, run);
+    default:
+        return true;
     }
-    return true;
 }
 
 static void recalled(struct worker *worker, const struct recall_row *row)
@@ -419,15 +437,21 @@ static void on_forgotten(void *context, const struct ledger_answer *answer)
     forgetting_free(forgetting);
 }
 
-/* First its records of writes in Redis, then itself: were it the other way round, a run of the same id could adopt what this one
- * did, and records could be left for ever. */
-static void forget(struct job *job, uint32_t row)
+/* First what was left waiting, then its records of writes in Redis, itself at last: were it the other way round, a run of the same
+ * id could adopt what this one did, and records could be left for ever. It comes due again until it is forgotten. */
+static void forget(struct asking *asking, struct job *job, uint32_t row)
 {
     struct inbox *inbox = job->inbox;
-    const struct run_row *ended = inbox_run(job, row);
-    keeper_keep(inbox->keeper, row, ended != NULL ? job->now_ms + FORGET_AGAIN_MS : INT64_MAX);
-    if (ended == NULL)
+    keeper_keep(inbox->keeper, row, job->now_ms + FORGET_AGAIN_MS);
+    if (!ask_parked(asking, row) || !have_parked(inbox->keeper, row)) /* they say whose they are */
         return;
+    const struct run_row *ended = inbox_run(job, row);
+    if (ended == NULL) {
+        keeper_keep(inbox->keeper, row, INT64_MAX);
+        return;
+    }
+    if (inbox_forget_parked(job, row))
+        job_close(job);
     struct forgetting *forgetting = mem_new(sizeof(*forgetting) + ended->run.size + 1);
     *forgetting = (struct forgetting){.next = inbox->forgetting,
                                       .worker = job->worker,
@@ -439,13 +463,14 @@ static void forget(struct job *job, uint32_t row)
     forgetting->op = ledger_forget(job->worker->ledger, forgetting->run, before_ms, on_forgotten, forgetting);
 }
 
-static void due_now(struct worker *worker, struct inbox *inbox, uint32_t row, int64_t now_ms)
+static void due_now(struct asking *asking, uint32_t row, int64_t now_ms)
 {
+    struct inbox *inbox = asking->inbox;
     struct job job;
     struct arena *arena = arena_new();
-    job_open(&job, worker, inbox, arena, &inbox->self, now_ms);
+    job_open(&job, asking->worker, inbox, arena, &inbox->self, now_ms);
     if (keeper_row_ended(inbox->keeper, row)) {
-        forget(&job, row);
+        forget(asking, &job, row);
     } else {
         inbox_wake(&job, row);
         job_close(&job);
@@ -468,7 +493,7 @@ static int64_t timers(struct asking *asking, int64_t now_ms)
             return INT64_MAX;
         bool here = keeper_body(inbox->keeper, row).data != NULL;
         if (here && (keeper_row_ended(inbox->keeper, row) || inbox_row_whole(asking->worker, inbox, row)))
-            due_now(asking->worker, inbox, row, now_ms);
+            due_now(asking, row, now_ms);
         else if (here)
             keeper_aside(inbox->keeper, row, true); /* until its state was fetched */
         else if (!ask(asking, row))

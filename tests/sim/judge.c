@@ -146,6 +146,8 @@ static void check_order(struct judged_run *run, const struct fact *fact)
               fact_kind_name(fact->kind), fact->seq, run->facts);
     if (run->ended)
         wrong("run %.*s: fact %s after its end", STR_ARG(fact->run), fact_kind_name(fact->kind));
+    if (run->forgotten && fact->source_offset < 0)
+        wrong("run %.*s: fact %s of a timer after it was forgotten", STR_ARG(fact->run), fact_kind_name(fact->kind));
     run->facts++;
     run->started = true;
 }
@@ -265,8 +267,19 @@ static void judge_event(struct str event, struct arena *arena)
 
 /* ---- records ---- */
 
+/* The keeper's row of a run is deleted: nothing of it waits any more. */
+static void judge_row(const struct logged *row)
+{
+    if (row->value.data == NULL && memchr(row->key.data, '/', row->key.size) == NULL)
+        judge_run(row->key)->forgotten = true;
+}
+
 static void judge_message(enum topic topic, const struct logged *message)
 {
+    if (topic == TOPIC_WAITING) {
+        judge_row(message);
+        return;
+    }
     struct arena *arena = arena_new();
     struct record record;
     struct error error;
@@ -287,7 +300,7 @@ static void judge_message(enum topic topic, const struct logged *message)
 /* I1: whatever is in it is visible now. Facts are judged in the order of the log, which is that of the commits. */
 void judge_read(void)
 {
-    static const enum topic topics[] = {TOPIC_HISTORY, TOPIC_DEAD, TOPIC_STEPS, TOPIC_INBOX};
+    static const enum topic topics[] = {TOPIC_HISTORY, TOPIC_DEAD, TOPIC_STEPS, TOPIC_INBOX, TOPIC_WAITING};
     for (size_t t = 0; t < sizeof(topics) / sizeof(topics[0]); t++)
         for (int32_t i = 0; i < broker_partitions(topics[t]); i++) {
             int64_t *read = &judge.read[topics[t]][i], stable = broker_stable(topics[t], i);

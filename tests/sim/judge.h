@@ -14,7 +14,8 @@ struct judged_run {
     bool started, ended;
     bool refused; /* the brokers did not take something of it: it may end without a word */
     bool unasked; /* it ended before anybody asked for its write, and its reason says so */
-    bool waits;   /* for a person, as the last fact says: */
+    bool forgotten;
+    bool waits; /* for a person, as the last fact says: */
     enum waits_for waits_for;
     struct str step, args_hash, key;
     int32_t visit;

@@ -24,11 +24,17 @@ def records(redis, space):
     return found
 
 
+def rows(space):
+    """{key: latest row} of what waits; None: it is deleted."""
+    reader = History(space, "waiting").drain()
+    found = {m.key().decode(): m.value() and decode(m.value())[1] for m in reader.messages}
+    reader.close()
+    return found
+
+
 def make_old(space, redis, run):
     """The keeper's row of an ended run and its records, as if it had ended eight days ago (remembered are seven)."""
-    rows = History(space, "waiting").drain()
-    row = [record for name, record in (decode(m.value()) for m in rows.messages if m.value()) if name.endswith("RunRow") and record["run"] == run][-1]
-    rows.close()
+    row = rows(space)[run]
     assert row["ended_at_ms"] > 0
     for record in redis.ask("SMEMBERS", f"{{{space.name}}}:k:{run}").split():
         redis.ask("HSET", record, "fence", str(int(redis.ask("HGET", record, "fence")) - 8 * DAY_MS))
@@ -59,3 +65,28 @@ def test_records_go_with_the_memory_of_their_run(space, redis):
     space.start(name, INPUT, run="first")  # the same id again, once it is forgotten: a new run, which adopts nothing
     ended(space, "first")
     assert [line["run"] for line in tools.ledger("acted", tool="send")].count("first") == 2
+
+
+def test_what_was_left_waiting_goes_with_its_run(space, redis):
+    """A commit that the brokers refused can leave a step waiting when its run ends: it is not woken, and deleted with the run."""
+    space.double("tool_double", script=[{"match": {"tool": "send"}, "answer": {"act_and_not_answer": "cut"}}])
+    name = contract(space, "sends", SEND)
+    worker = space.worker("a")
+    space.start(name, INPUT, run="left")
+    space.wait_status("left", "waiting")
+    assert worker.terminate() == 0
+    before = rows(space)
+    produce(space, "waiting", "left/", encode("StepParked", {**before["left/"], "due_at_ms": 1}))
+    long_ago = before["left"]["started_at_ms"] - 8 * DAY_MS
+    produce(space, "waiting", "left", encode("RunRow", {**before["left"], "status": "failed", "ended_at_ms": long_ago}))
+    history = History(space).drain()
+    facts = len(history.facts("left"))
+    history.close()
+
+    space.worker("a")
+    wait_until("the run is forgotten", lambda: rows(space)["left"] is None)
+    assert rows(space)["left/"] is None
+    assert space.json("dead", "list") == []
+    history = History(space).drain()
+    assert len(history.facts("left")) == facts
+    history.close()

@@ -112,6 +112,7 @@ static void test_open_and_close(void **state)
 static void test_park_and_release(void **state)
 {
     struct world *world = *state;
+    open_run(world, "r1");
     assert_string_equal(keeper_parked_key(world->arena, STR("r1"), STR("")).data, "r1/");
     assert_string_equal(keeper_parked_key(world->arena, STR("r1"), STR("left")).data, "r1/left");
     park(world, parked_step("r1", "", 50));
@@ -126,8 +127,9 @@ static void test_park_and_release(void **state)
     assert_true(body_is(world, keeper_parked(world->keeper, STR("r1"), STR("left")), "replaces"));
     assert_int_equal(keeper_parked(world->keeper, STR("r1"), STR("right")), 0);
     assert_int_equal(keeper_parked(world->keeper, STR("r2"), STR("")), 0);
-    assert_int_equal(keeper_run(world->keeper, STR("r1")), 0); /* it has parked steps, and no row */
-    open_run(world, "r1");
+    park(world, parked_step("r2", "", 30));
+    assert_int_equal(keeper_run(world->keeper, STR("r2")), 0); /* it has a parked step, and no row */
+    keeper_release(world->keeper, STR("r2"), STR(""));
     uint32_t first = keeper_parked_first(world->keeper, keeper_run(world->keeper, STR("r1")));
     uint32_t next = keeper_parked_next(world->keeper, first);
     assert_true(first != 0 && next != 0 && first != next);
@@ -291,6 +293,26 @@ static void test_due(void **state)
     assert_int_equal(keeper_next_due(world->keeper, 600 + KEEP_MS), row);
 }
 
+/* Only a run that is open wakes: whatever is left of others, and in whatever order it is loaded. */
+static void test_due_while_open(void **state)
+{
+    struct world *world = *state;
+    struct run_row open = open_row("r1"), ended = open;
+    struct step_parked parked = parked_step("r1", "", 100);
+    ended.ended_at_ms = 50;
+    keeper_load_parked(world->keeper, &parked, 1, 10);
+    assert_int_equal(keeper_due_ms(world->keeper), INT64_MAX);
+    keeper_load_run(world->keeper, &open, 2, 10);
+    assert_int_equal(keeper_due_ms(world->keeper), 100);
+    keeper_load_run(world->keeper, &ended, 3, 10);
+    assert_int_equal(keeper_due_ms(world->keeper), 50 + KEEP_MS);
+    keeper_forget(world->keeper, STR("r1"));
+    assert_int_equal(keeper_parked_count(world->keeper), 1);
+    assert_int_equal(keeper_due_ms(world->keeper), INT64_MAX);
+    keeper_load_run(world->keeper, &open, 4, 10); /* the id is used again */
+    assert_int_equal(keeper_due_ms(world->keeper), 100);
+}
+
 /* Everything comes due once, earliest first. */
 static void test_due_order(void **state)
 {
@@ -301,6 +323,7 @@ static void test_due_order(void **state)
         struct step_parked parked = parked_step(arena_printf(world->arena, "run-%d", i).data, "", 0);
         seed = seed * 6364136223846793005U + 1442695040888963407U; /* Knuth's MMIX */
         parked.due_at_ms = due_ms[i] = 1 + (int64_t)(seed >> 33) % 1000;
+        open_run(world, parked.run.data);
         keeper_put_parked(world->keeper, &parked, arena_printf(world->arena, "%d", i));
     }
     int64_t before_ms = 0;
@@ -320,7 +343,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         KEEPER_TEST(test_open_and_close),    KEEPER_TEST(test_park_and_release),    KEEPER_TEST(test_start_verdicts),
         KEEPER_TEST(test_refused_decisions), KEEPER_TEST(test_refused_resolutions), KEEPER_TEST(test_due),
-        KEEPER_TEST(test_due_order),
+        KEEPER_TEST(test_due_while_open),    KEEPER_TEST(test_due_order),
     };
     return cmocka_run_group_tests_name("keeper", tests, NULL, NULL);
 }

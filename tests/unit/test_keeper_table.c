@@ -232,7 +232,7 @@ static int64_t naive_due(const struct world *world, int i)
         return INT64_MAX;
     if (is_run(i))
         return naive->at_ms + KEEP_MS;
-    return run->known && run->at_ms > 0 ? INT64_MAX : naive->at_ms;
+    return run->known && run->at_ms == 0 ? naive->at_ms : INT64_MAX;
 }
 
 static void compare(struct world *world, struct keeper *keeper, bool asked)

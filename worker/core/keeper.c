@@ -95,11 +95,11 @@ static struct kept *run_of(const struct keeper *keeper, uint32_t row)
 
 /* ---- the table ---- */
 
-/* A parked step of a run that has ended is not woken, and what is being read comes back. */
+/* A parked step is woken while its run is open: never after its end, or when that is forgotten. What is being read comes back. */
 static void schedule(struct keeper *keeper, uint32_t row)
 {
     const struct kept *kept = keeper_at(keeper, row);
-    if (kept->due_ms == KEEPER_NEVER || kept->asked || kept->aside || (!kept->is_run && run_of(keeper, row)->ended))
+    if (kept->due_ms == KEEPER_NEVER || kept->asked || kept->aside || (!kept->is_run && !is_open(run_of(keeper, row))))
         keeper_heap_remove(keeper, row);
     else
         keeper_heap_put(keeper, row);

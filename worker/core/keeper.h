@@ -35,7 +35,7 @@ void keeper_load_run(struct keeper *keeper, const struct run_row *row, int64_t o
 void keeper_load_parked(struct keeper *keeper, const struct step_parked *parked, int64_t offset, size_t size);
 void keeper_load_tombstone(struct keeper *keeper, struct str key);
 
-/* ---- look-ups: numbers of rows, 0 = none; valid until the next change of the keeper ---- */
+/* ---- look-ups: numbers of rows, 0 = none; a row keeps its number until it is released or forgotten ---- */
 uint32_t keeper_run(const struct keeper *keeper, struct str run);
 uint32_t keeper_parked(const struct keeper *keeper, struct str run, struct str branch);
 uint32_t keeper_parked_first(const struct keeper *keeper, uint32_t run); /* of keeper_run; in any branch */
