@@ -41,16 +41,28 @@ static void write_run(struct job *job, const struct run_row *row)
         commit_row(&job->commit, row->run, row->run, body, keeper_put_run(job->inbox->keeper, row, body));
 }
 
+/* The row changes: what was read of it is of no use any more. The job's own goes with the job. */
+static void outdate(struct job *job, struct str run, struct str branch)
+{
+    uint32_t row = keeper_parked(job->inbox->keeper, run, branch);
+    struct waking *waking = row != 0 ? wake_of(job->inbox, row) : NULL;
+    if (waking != NULL && waking != job->waking)
+        wake_free(waking);
+}
+
 static void write_parked(struct job *job, const struct step_parked *parked)
 {
     struct str body = commit_row_body(&job->commit, RECORD_STEP_PARKED, parked);
-    if (body.data != NULL)
-        commit_row(&job->commit, parked->run, keeper_parked_key(job->arena, parked->run, parked->branch), body,
-                   keeper_put_parked(job->inbox->keeper, parked, body));
+    if (body.data == NULL)
+        return;
+    outdate(job, parked->run, parked->branch);
+    commit_row(&job->commit, parked->run, keeper_parked_key(job->arena, parked->run, parked->branch), body,
+               keeper_put_parked(job->inbox->keeper, parked, body));
 }
 
 static void release(struct job *job, struct str run, struct str branch)
 {
+    outdate(job, run, branch);
     keeper_release(job->inbox->keeper, run, branch);
     commit_row(&job->commit, run, keeper_parked_key(job->arena, run, branch), STR_NONE, 0);
 }
@@ -96,20 +108,58 @@ const struct run_row *inbox_run(struct job *job, uint32_t row)
     return record != NULL ? &record->is.run_row : NULL;
 }
 
-/* The parked step of this run at this contract step, in any branch; NULL = none. Its body says whose it is. */
-static const struct step_parked *parked_step(struct job *job, struct str run, struct str step)
+/* ---- what waits ---- */
+
+/* As it is in that row; of that run at that contract step, or (`run` STR_NONE) of any. NULL: it is not, or it cannot be read. */
+static struct waking *row_waking(struct worker *worker, struct inbox *inbox, uint32_t row, struct str run,
+                                 struct str step)
 {
-    const struct keeper *keeper = job->inbox->keeper;
+    struct waking *waking = wake_of(inbox, row);
+    struct job job = {.worker = worker, .inbox = inbox, .arena = waking == NULL ? arena_new() : NULL};
+    const struct record *record = waking == NULL ? body_of(&job, row, RECORD_STEP_PARKED) : NULL;
+    const struct step_parked *parked = record != NULL ? &record->is.step_parked : NULL;
+    if (waking != NULL)
+        parked = wake_state(waking)->parked;
+    bool wanted = parked != NULL &&
+                  (run.data == NULL || (str_equal(parked->run, run) && str_equal(parked->step, step)));
+    if (waking == NULL && wanted)
+        return wake_begin(worker, inbox, row, parked, job.arena);
+    arena_free(job.arena);
+    return wanted ? waking : NULL;
+}
+
+struct waking *inbox_row_waking(struct worker *worker, struct inbox *inbox, uint32_t row)
+{
+    return row_waking(worker, inbox, row, STR_NONE, STR_NONE);
+}
+
+struct waking *inbox_waking(struct worker *worker, struct inbox *inbox, const struct record *record)
+{
+    const struct keeper *keeper = inbox->keeper;
+    struct str run, step;
+    if (record->type == RECORD_DECISION) {
+        run = record->is.decision.run;
+        step = record->is.decision.step;
+    } else if (record->type == RECORD_RESOLVED) {
+        run = record->is.resolved.run;
+        step = record->is.resolved.step;
+    } else {
+        return NULL;
+    }
     uint32_t open = keeper_run(keeper, run);
+    struct waking *waking = NULL;
     if (!keeper_is_open(keeper, open))
         return NULL;
-    for (uint32_t row = keeper_parked_first(keeper, open); row != 0; row = keeper_parked_next(keeper, row)) {
-        const struct record *record = body_of(job, row, RECORD_STEP_PARKED);
-        const struct step_parked *parked = record != NULL ? &record->is.step_parked : NULL;
-        if (parked != NULL && str_equal(parked->run, run) && str_equal(parked->step, step))
-            return parked;
-    }
-    return NULL;
+    for (uint32_t row = keeper_parked_first(keeper, open); row != 0 && waking == NULL;
+         row = keeper_parked_next(keeper, row))
+        waking = row_waking(worker, inbox, row, run, step);
+    return waking;
+}
+
+/* NULL: what it is about does not wait. */
+static const struct step_parked *waiting(const struct job *job)
+{
+    return job->waking != NULL ? wake_state(job->waking)->parked : NULL;
 }
 
 /* ---- answers to who asked ---- */
@@ -286,30 +336,16 @@ static const char *wake(struct job *job, const struct step_parked *parked, const
     return known ? NULL : "the waiting step cannot go on; see: myelin show";
 }
 
-/* The state of what is about to go on, made ready before (inbox_whole). */
-static void take_state(struct job *job, const struct step_parked *parked)
+void inbox_wake(struct job *job)
 {
-    job->waking = parked != NULL ? wake_of(job->inbox, parked) : NULL;
-    assert(parked == NULL || job->waking != NULL);
-}
-
-void inbox_wake(struct job *job, uint32_t row)
-{
-    const struct record *record = body_of(job, row, RECORD_STEP_PARKED);
-    if (record == NULL) {
-        keeper_keep(job->inbox->keeper, row, INT64_MAX);
-        return;
-    }
-    const struct step_parked *parked = &record->is.step_parked;
-    take_state(job, parked);
+    const struct step_parked *parked = waiting(job);
     struct wake cause = {.kind = keeper_past_deadline(parked, job->now_ms) ? WAKE_DEADLINE : WAKE_DUE};
     wake(job, parked, &cause);
 }
 
 static void decision(struct job *job, const struct decision *decision)
 {
-    const struct step_parked *parked = parked_step(job, decision->run, decision->step);
-    take_state(job, parked);
+    const struct step_parked *parked = waiting(job);
     const char *refused = keeper_refuse_decision(job->inbox->keeper, decision, parked, job->arena);
     if (refused == NULL) {
         struct wake cause = {.kind = WAKE_DECISION, .decision = decision};
@@ -320,8 +356,7 @@ static void decision(struct job *job, const struct decision *decision)
 
 static void resolved(struct job *job, const struct resolved *resolved)
 {
-    const struct step_parked *parked = parked_step(job, resolved->run, resolved->step);
-    take_state(job, parked);
+    const struct step_parked *parked = waiting(job);
     const char *refused = keeper_refuse_resolution(job->inbox->keeper, resolved, parked, job->arena);
     if (refused == NULL) {
         struct wake cause = {.kind = WAKE_RESOLUTION, .resolution = resolved};
@@ -404,34 +439,6 @@ enum inbox_need inbox_needs(const struct keeper *keeper, const struct record *re
     default:
         return NEEDS_NOTHING;
     }
-}
-
-bool inbox_whole(struct worker *worker, struct inbox *inbox, const struct record *record)
-{
-    struct str run, step;
-    if (record->type == RECORD_DECISION) {
-        run = record->is.decision.run;
-        step = record->is.decision.step;
-    } else if (record->type == RECORD_RESOLVED) {
-        run = record->is.resolved.run;
-        step = record->is.resolved.step;
-    } else {
-        return true;
-    }
-    struct job job = {.worker = worker, .inbox = inbox, .arena = arena_new()};
-    const struct step_parked *parked = parked_step(&job, run, step);
-    bool whole = parked == NULL || wake_ready(worker, inbox, parked);
-    arena_free(job.arena);
-    return whole;
-}
-
-bool inbox_row_whole(struct worker *worker, struct inbox *inbox, uint32_t row)
-{
-    struct job job = {.worker = worker, .inbox = inbox, .arena = arena_new()};
-    const struct record *record = body_of(&job, row, RECORD_STEP_PARKED);
-    bool whole = record == NULL || wake_ready(worker, inbox, &record->is.step_parked);
-    arena_free(job.arena);
-    return whole;
 }
 
 void inbox_decide(struct job *job, struct record *record)

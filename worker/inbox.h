@@ -18,6 +18,8 @@ struct inbox {
     bool rebuilt;                         /* the table is complete: records may be decided */
     bool caught_up;                       /* the backlog was decided: timers may fire */
     struct held *first, **last;           /* records, in their order; the first waits for a body */
+    struct waking *awaited;               /* or for this; NULL: it is not known yet what it wakes */
+    bool came;                            /* since those behind the first were looked at: a record, or a body */
     struct held *unknown, **unknown_last; /* records that wait until `control` was read; they hold up nobody */
     struct forgetting *forgetting;
     int32_t asked; /* bodies that are being read */
@@ -49,12 +51,14 @@ bool inbox_needs_control(const struct worker *worker, const struct record *recor
 enum inbox_need { NEEDS_NOTHING, NEEDS_RUN, NEEDS_PARKED }; /* the run's row, *run; all its parked steps */
 enum inbox_need inbox_needs(const struct keeper *keeper, const struct record *record, uint32_t *run);
 
-/* Their bodies are in memory: is the state of what they wake whole? False: it is being fetched, and keep_tick is to look again. */
-bool inbox_whole(struct worker *worker, struct inbox *inbox, const struct record *record);
-bool inbox_row_whole(struct worker *worker, struct inbox *inbox, uint32_t row);
+/* The bodies are in memory: what a record is about, and a row that is due; begun now, if it was not. NULL: nothing, or it cannot
+ * be read. */
+struct waking *inbox_waking(struct worker *worker, struct inbox *inbox, const struct record *record);
+struct waking *inbox_row_waking(struct worker *worker, struct inbox *inbox, uint32_t row);
 
+/* With job->waking ready; NULL: what it is about does not wait. */
 void inbox_decide(struct job *job, struct record *record);
-void inbox_wake(struct job *job, uint32_t row); /* a parked step is due; its body is in memory */
+void inbox_wake(struct job *job); /* it is due */
 /* What was left waiting of a run that has ended; the bodies are in memory. True: there was something. */
 bool inbox_forget_parked(struct job *job, uint32_t run);
 void inbox_forget(struct job *job, struct str run);             /* an ended run, of which nothing is left in Redis */
@@ -62,14 +66,17 @@ const struct run_row *inbox_run(struct job *job, uint32_t row); /* whose body is
 
 /* ---- wake.c ---- */
 struct woken {
+    const struct step_parked *parked;
     struct run *run;    /* NULL: it cannot be read */
     struct error error; /* why; or why its state cannot be made whole */
 };
-/* Begins to fetch what is missing; true: nothing is. */
-bool wake_ready(struct worker *worker, struct inbox *inbox, const struct step_parked *parked);
-struct waking *wake_of(const struct inbox *inbox, const struct step_parked *parked); /* NULL: none was begun */
+/* Begins to fetch what is missing. Takes the arena, in which `parked` is what lies in that row. */
+struct waking *wake_begin(struct worker *worker, struct inbox *inbox, uint32_t row, const struct step_parked *parked,
+                          struct arena *arena);
+struct waking *wake_of(const struct inbox *inbox, uint32_t row); /* NULL: none was begun */
+bool wake_ready(const struct waking *waking);                    /* nothing is missing */
 const struct woken *wake_state(const struct waking *waking);
-void wake_free(struct waking *waking);
-void wake_drop(struct inbox *inbox); /* the partition is let go */
+void wake_free(struct waking *waking); /* used, or its row changes */
+void wake_drop(struct inbox *inbox);   /* the partition is let go */
 
 #endif

@@ -125,6 +125,7 @@ static void recalled(struct worker *worker, const struct recall_row *row)
         return;
     enum keeper_recall got = keeper_recalled(inbox->keeper, row->wanted.row, row->wanted.offset, row->key, row->value);
     metrics_add(worker->metrics, METRIC_READ_BACK, NULL, 1);
+    inbox->came = true;
     if (got == RECALL_WRONG) {
         /* `waiting` keeps the last row of each key, so this cannot be; and nothing may be decided without. */
         struct recall_wanted again = row->wanted;
@@ -178,13 +179,19 @@ static bool is_sound(const struct held *held)
     return held->decoded && inbox_unsound(held->record) == NULL;
 }
 
-/* Nothing is missing for its decision. */
+/* Nothing is missing for the decision of the first one. */
 static bool is_ready(struct worker *worker, struct inbox *inbox, struct held *held)
 {
     if (held->event.kind != LOG_RECORD)
         return true;
     decode(held);
-    return !is_sound(held) || (bodies(inbox, held->record, NULL) && inbox_whole(worker, inbox, held->record));
+    if (!is_sound(held))
+        return true;
+    if (inbox->awaited == NULL && !bodies(inbox, held->record, NULL))
+        return false;
+    if (inbox->awaited == NULL)
+        inbox->awaited = inbox_waking(worker, inbox, held->record);
+    return inbox->awaited == NULL || wake_ready(inbox->awaited);
 }
 
 static bool needs_control(const struct worker *worker, const struct held *held)
@@ -198,6 +205,7 @@ static void decide(struct worker *worker, struct inbox *inbox, struct held *held
 {
     struct job job;
     job_open(&job, worker, inbox, held->arena, &held->event, clock_wall_ms());
+    job.waking = inbox->awaited;
     const char *why = held->decoded ? inbox_unsound(held->record) : held->error.text;
     if (why != NULL)
         commit_dead(&job.commit, arena_str(held->arena, str_of(why)), STR_NONE);
@@ -212,6 +220,7 @@ static void advance(struct worker *worker, struct inbox *inbox)
     struct held *held;
     while ((held = inbox->first) != NULL && is_ready(worker, inbox, held)) {
         inbox->first = held->next;
+        inbox->came = true;
         if (inbox->first == NULL)
             inbox->last = &inbox->first;
         if (held->event.kind == LOG_BACKLOG_END) {
@@ -227,23 +236,27 @@ static void advance(struct worker *worker, struct inbox *inbox)
     }
 }
 
-/* Asks for what the first and some behind it need. */
+/* Asks for what the first and some behind it need; not at each turn of the loop, for that costs a hash of each. */
 static void look_ahead(struct asking *asking)
 {
+    struct inbox *inbox = asking->inbox;
     int looked = 0;
-    for (struct held *held = asking->inbox->first; held != NULL && looked < ASKED_MAX; held = held->next, looked++) {
+    if (!inbox->came)
+        return;
+    inbox->came = false;
+    for (struct held *held = inbox->first; held != NULL && looked < ASKED_MAX; held = held->next, looked++) {
         if (held->event.kind != LOG_RECORD)
             continue;
         decode(held);
         if (!is_sound(held))
             continue;
-        if ((!held->looked || looked == 0) && !bodies(asking->inbox, held->record, asking))
+        if ((!held->looked || looked == 0) && !bodies(inbox, held->record, asking))
             return;
         held->looked = true;
         /* Some at a time are made whole beside each other. */
-        if (!held->begun && asking->inbox->waking_count < WAKING_MAX && bodies(asking->inbox, held->record, NULL)) {
+        if (!held->begun && inbox->waking_count < WAKING_MAX && bodies(inbox, held->record, NULL)) {
             held->begun = true;
-            inbox_whole(asking->worker, asking->inbox, held->record);
+            inbox_waking(asking->worker, inbox, held->record);
         }
     }
 }
@@ -254,6 +267,7 @@ static void take(struct worker *worker, struct inbox *inbox, const struct log_ev
     held->event = *event;
     bool alone = inbox->first == NULL;
     held_add(&inbox->last, held);
+    inbox->came = true;
     if (alone)
         advance(worker, inbox);
 }
@@ -268,6 +282,7 @@ void keep_contracts_read(struct worker *worker)
             held_add(&inbox->last, held);
         }
         inbox->unknown_last = &inbox->unknown;
+        inbox->came = true;
         advance(worker, inbox);
     }
 }
@@ -463,16 +478,28 @@ static void forget(struct asking *asking, struct job *job, uint32_t row)
     forgetting->op = ledger_forget(job->worker->ledger, forgetting->run, before_ms, on_forgotten, forgetting);
 }
 
+/* Its body is in memory. */
 static void due_now(struct asking *asking, uint32_t row, int64_t now_ms)
 {
     struct inbox *inbox = asking->inbox;
+    bool ended = keeper_row_ended(inbox->keeper, row);
+    struct waking *waking = ended ? NULL : inbox_row_waking(asking->worker, inbox, row);
+    if (!ended && waking == NULL) { /* it cannot be read */
+        keeper_keep(inbox->keeper, row, INT64_MAX);
+        return;
+    }
+    if (!ended && !wake_ready(waking)) {
+        keeper_aside(inbox->keeper, row, true); /* until its state was fetched */
+        return;
+    }
     struct job job;
     struct arena *arena = arena_new();
     job_open(&job, asking->worker, inbox, arena, &inbox->self, now_ms);
-    if (keeper_row_ended(inbox->keeper, row)) {
+    job.waking = waking;
+    if (ended) {
         forget(asking, &job, row);
     } else {
-        inbox_wake(&job, row);
+        inbox_wake(&job);
         job_close(&job);
     }
     arena_free(arena);
@@ -491,11 +518,8 @@ static int64_t timers(struct asking *asking, int64_t now_ms)
         /* ▲ What a person said in time is decided first. The clock of both is the broker's; the answer for the first wakes us. */
         if (inbox->first != NULL && inbox->first->event.timestamp_ms <= keeper_due_ms(inbox->keeper))
             return INT64_MAX;
-        bool here = keeper_body(inbox->keeper, row).data != NULL;
-        if (here && (keeper_row_ended(inbox->keeper, row) || inbox_row_whole(asking->worker, inbox, row)))
+        if (keeper_body(inbox->keeper, row).data != NULL)
             due_now(asking, row, now_ms);
-        else if (here)
-            keeper_aside(inbox->keeper, row, true); /* until its state was fetched */
         else if (!ask(asking, row))
             return INT64_MAX; /* an answer wakes us */
     }

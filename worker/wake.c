@@ -1,6 +1,6 @@
 /*
- * wake.c: the state of a step that waits, before it goes on. It may name facts (worker/payload.c); these are fetched first, and until
- * they are there a record that needs the state is not ready, and a timer not due.
+ * wake.c: what waits, before it goes on: the parked step, and the state in it. That may name facts (worker/payload.c); these are fetched
+ * first, and until they are there a record that needs the state is not ready, and a timer not due.
  */
 #include "worker/base/mem.h"
 #include "worker/inbox.h"
@@ -9,36 +9,38 @@ struct waking {
     struct waking *next;
     struct inbox *inbox;
     struct arena *arena;
-    struct str id, branch, event; /* what waited when it was begun */
+    uint32_t row; /* of the keeper, as it is: who changes it frees this */
     struct woken woken;
     struct resolve *resolve; /* being fetched; NULL = `woken` is known */
 };
 
 void wake_free(struct waking *waking)
 {
-    struct waking **link = &waking->inbox->waking;
+    struct inbox *inbox = waking->inbox;
+    struct waking **link = &inbox->waking;
     while (*link != waking)
         link = &(*link)->next;
     *link = waking->next;
-    waking->inbox->waking_count--;
+    inbox->waking_count--;
+    if (inbox->awaited == waking)
+        inbox->awaited = NULL;
+    if (waking->resolve != NULL)
+        payload_cancel(waking->resolve);
     arena_free(waking->arena);
     mem_free(waking);
 }
 
 void wake_drop(struct inbox *inbox)
 {
-    while (inbox->waking != NULL) {
-        if (inbox->waking->resolve != NULL)
-            payload_cancel(inbox->waking->resolve);
+    while (inbox->waking != NULL)
         wake_free(inbox->waking);
-    }
 }
 
 static void decode(struct waking *waking)
 {
     struct record *record = ARENA_NEW(waking->arena, struct record);
     struct error *error = &waking->woken.error;
-    if (!record_decode(waking->event, waking->arena, record, error))
+    if (!record_decode(waking->woken.parked->event, waking->arena, record, error))
         return;
     const char *unsound = record->type == RECORD_STEP_READY ? run_unsound(&record->is.step_ready) : NULL;
     if (record->type != RECORD_STEP_READY)
@@ -53,43 +55,20 @@ static void decode(struct waking *waking)
 static void on_whole(void *context, const struct error *lost)
 {
     struct waking *waking = context;
-    struct keeper *keeper = waking->inbox->keeper;
     bool later = waking->resolve != NULL;
     waking->resolve = NULL;
     if (lost != NULL)
         waking->woken.error = *lost;
-    if (!later)
-        return;
-    uint32_t row = keeper_parked(keeper, waking->id, waking->branch);
-    if (row != 0)
-        keeper_aside(keeper, row, false);
-    else
-        wake_free(waking);
+    if (later)
+        keeper_aside(waking->inbox->keeper, waking->row, false);
 }
 
-/* Whose state was not asked for in the end: something else waits there now. */
-static void drop_stale(struct inbox *inbox, const struct step_parked *parked)
-{
-    for (struct waking *waking = inbox->waking, *next; waking != NULL; waking = next) {
-        next = waking->next;
-        if (waking->resolve == NULL && str_equal(waking->id, parked->run) && str_equal(waking->branch, parked->branch))
-            wake_free(waking);
-    }
-}
-
-static struct waking *begin(struct worker *worker, struct inbox *inbox, const struct step_parked *parked)
+struct waking *wake_begin(struct worker *worker, struct inbox *inbox, uint32_t row, const struct step_parked *parked,
+                          struct arena *arena)
 {
     struct waking *waking = mem_new(sizeof(*waking));
-    struct arena *arena = arena_new();
-    drop_stale(inbox, parked);
     *waking = (struct waking){
-        .next = inbox->waking,
-        .inbox = inbox,
-        .arena = arena,
-        .id = arena_str(arena, parked->run),
-        .branch = arena_str(arena, parked->branch),
-        .event = arena_str(arena, parked->event),
-    };
+        .next = inbox->waking, .inbox = inbox, .arena = arena, .row = row, .woken = {.parked = parked}};
     inbox->waking = waking;
     inbox->waking_count++;
     decode(waking);
@@ -98,20 +77,16 @@ static struct waking *begin(struct worker *worker, struct inbox *inbox, const st
     return waking;
 }
 
-struct waking *wake_of(const struct inbox *inbox, const struct step_parked *parked)
+struct waking *wake_of(const struct inbox *inbox, uint32_t row)
 {
     struct waking *waking = inbox->waking;
-    while (waking != NULL && !(str_equal(waking->id, parked->run) && str_equal(waking->branch, parked->branch) &&
-                               str_equal(waking->event, parked->event)))
+    while (waking != NULL && waking->row != row)
         waking = waking->next;
     return waking;
 }
 
-bool wake_ready(struct worker *worker, struct inbox *inbox, const struct step_parked *parked)
+bool wake_ready(const struct waking *waking)
 {
-    struct waking *waking = wake_of(inbox, parked);
-    if (waking == NULL)
-        waking = begin(worker, inbox, parked);
     return waking->resolve == NULL;
 }
 
