@@ -14,6 +14,7 @@ struct delivery {
     struct log_event source; /* owned */
     struct arena *arena;
     struct run *run;
+    struct run *unsound;   /* no `run`, for something of it is out of all bounds: it can only be ended */
     struct decide_env env; /* contract NULL: waits until `control` was read */
     struct plan plan;
     const struct call *call;
@@ -42,7 +43,8 @@ struct delivery {
 /* ---- loop.c ---- */
 void delivery_begin(struct delivery *delivery); /* decodes and plans it, unless it is held back */
 bool delivery_decode(struct delivery *delivery, struct error *error);
-void delivery_poison(struct delivery *delivery, const char *reason); /* to `dead`; the delivery is gone */
+/* To `dead`; a run that it names, in a state that is unsound, ends with that reason. The delivery is gone. */
+void delivery_poison(struct delivery *delivery, const char *reason);
 void delivery_release(struct delivery *delivery);
 
 /* ---- orphan.c ---- */

@@ -474,8 +474,15 @@ static void plan(struct delivery *delivery)
 void delivery_poison(struct delivery *delivery, const char *reason)
 {
     struct commit commit;
+    struct str text = arena_str(delivery->arena, str_of(reason)), run = STR_NONE;
     commit_open(&commit, delivery->worker, delivery->arena, &delivery->source);
-    commit_dead(&commit, arena_str(delivery->arena, str_of(reason)), STR_NONE);
+    if (delivery->unsound != NULL) { /* I9: else its run would be open for ever, and nobody told */
+        run = delivery->unsound->id;
+        delivery->env.now_ms = clock_wall_ms();
+        decide_abandon(&delivery->env, delivery->unsound, text, &delivery->plan);
+        commit_plan(&commit, &delivery->plan);
+    }
+    commit_dead(&commit, text, run);
     commit_done(&commit);
     delivery_release(delivery);
 }
@@ -491,6 +498,7 @@ bool delivery_decode(struct delivery *delivery, struct error *error)
         error_set(error, ERROR_POISON, "a %s does not belong here", record_name(record->type));
     const char *unsound = delivery->run != NULL ? run_unsound(delivery->run) : NULL;
     if (unsound != NULL) {
+        delivery->unsound = run_can_end(delivery->run) ? delivery->run : NULL;
         delivery->run = NULL;
         error_set(error, ERROR_POISON, "its %s is out of all bounds", unsound);
     }

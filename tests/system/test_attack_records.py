@@ -102,11 +102,28 @@ def test_numbers_that_nobody_can_reckon_with(space):
     parked = records(space, "inbox", "StepParked")[0]
     produce(space, "inbox", "forged", encode("StepParked", parked | {"run": "forged", "due_at_ms": -(2**63)}))
     decide(space, request_id="x" * 1000)
-    wanted = len(forged) + 5
+    # Those that tell the number of their next fact end their run as well, which is not open: that is another letter.
+    wanted = len(forged) + 5 + len(forged) - 1
     wait_until("all are dead", lambda: len(space.json("dead", "list")) >= wanted, 30, every=0.2)
     letters = space.json("dead", "list")
     assert len(letters) == wanted
-    assert all("bounds" in letter["reason"] or "request_id" in letter["reason"] for letter in letters)
+    other = [letter for letter in letters if "bounds" not in letter["reason"] and "request_id" not in letter["reason"]]
+    assert {letter["reason"] for letter in other} == {"the end of a run that is not open"} and len(other) == len(forged) - 1
+    finish(space)
+
+
+def test_a_state_that_is_unsound_ends_its_run(space):
+    """Whoever wrote it, nobody can go on with it: the run says so, and is not open for ever."""
+    space.start("crash", {"to": "jane@acme.example"}, run="r2")
+    space.wait_approval("r2")
+    parked = [record for record in records(space, "inbox", "StepParked") if record["run"] == "r2"][-1]
+    event = decode(parked["event"])[1] | {"violations": 2**31 - 1}
+    produce(space, "steps.default", "r2", encode("StepReady", event))
+    state = space.wait_status("r2", "completed", "failed", seconds=20)
+    assert (state["status"], state["reason"]) == ("failed", "its violations is out of all bounds")
+    letter, = space.json("dead", "list")
+    assert letter["run"] == "r2" and letter["reason"] == state["reason"]
+    wait_until("its keeper knows", lambda: all(run["status"] == "failed" for run in space.json("runs") if run["run"] == "r2"), 20)
     finish(space)
 
 

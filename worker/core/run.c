@@ -116,6 +116,11 @@ const char *run_unsound(const struct run *run)
     return NULL;
 }
 
+bool run_can_end(const struct run *run)
+{
+    return run_id_sound(run->id) && sum_sound(run->facts);
+}
+
 static void *copy_array(struct arena *arena, const void *items, size_t count, size_t size)
 {
     void *copy = arena_array(arena, count + 1, size);

@@ -180,6 +180,7 @@ bool run_id_sound(struct str id);
 /* I9: is this a time, or a number of a run's state, that can be reckoned with? A record that anybody wrote may hold any. */
 bool run_time_sound(int64_t ms);                /* 0 (none) or up to some 280,000 years after 1970 */
 const char *run_unsound(const struct run *run); /* NULL, or the name of what is out of all bounds */
+bool run_can_end(const struct run *run); /* whatever that is, it tells whose it is, and the number of its next fact */
 
 /* A copy that can be changed without touching the original: the struct and its arrays; texts are shared. */
 struct run *run_copy(struct arena *arena, const struct run *run);
