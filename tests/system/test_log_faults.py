@@ -387,10 +387,58 @@ rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *producer, int timeout_
 """
 
 
-def test_fenced_by_our_own_timeout(namespace, tmp_path):  # noqa: F811
-    """▲ A transaction that the coordinator ended because it was too old fails with the error of a real fence. It is a doubt, once."""
+SLEEPY_ABORT = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+#include <unistd.h>
+
+static int commits, records, spoilt;
+
+rd_kafka_error_t *rd_kafka_commit_transaction(rd_kafka_t *producer, int timeout_ms)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_commit_transaction");
+    commits++;
+    return real(producer, timeout_ms);
+}
+
+rd_kafka_error_t *rd_kafka_begin_transaction(rd_kafka_t *producer)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *) = dlsym(RTLD_NEXT, "rd_kafka_begin_transaction");
+    records = 0;
+    return real(producer);
+}
+
+/* After some commits, the second record of a transaction of -a is not taken. */
+rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *producer, const rd_kafka_vu_t *parts, size_t count)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, const rd_kafka_vu_t *, size_t) = dlsym(RTLD_NEXT, "rd_kafka_produceva");
+    if (spoilt == 0 && commits >= 4 && commits % 2 == 0 && ++records == 2) {
+        spoilt = 1;
+        return rd_kafka_error_new(RD_KAFKA_RESP_ERR__FAIL, "made up by the test");
+    }
+    return real(producer, parts, count);
+}
+
+/* Its abort comes when the coordinator has long ended it. */
+rd_kafka_error_t *rd_kafka_abort_transaction(rd_kafka_t *producer, int timeout_ms)
+{
+    rd_kafka_error_t *(*real)(rd_kafka_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_abort_transaction");
+    if (spoilt == 1) {
+        spoilt = 2;
+        sleep(8);
+    }
+    return real(producer, timeout_ms);
+}
+"""
+
+
+@pytest.mark.parametrize("source", [SLEEPY, SLEEPY_ABORT], ids=["commit", "abort"])
+def test_fenced_by_our_own_timeout(namespace, tmp_path, source):  # noqa: F811
+    """▲ A transaction that the coordinator ended because it was too old fails with the error of a real fence, when it is committed or when
+    it is aborted. It is a doubt, once."""
     space = namespace()
-    worker = space.serve("a", "session.timeout.ms=20000", **preload(tmp_path, "sleepy", SLEEPY)).serving()
+    worker = space.serve("a", "session.timeout.ms=20000", **preload(tmp_path, "sleepy", source)).serving()
     load = Trickle(space)
     worker.says("error=_FENCED")
     worker.says("event=doubt.settled was=aborted")

@@ -433,9 +433,10 @@ static void after_doubt(struct log *log, struct log_producer *producer)
  * fences it, and it says what follows: one of the two goes on, and nothing is committed twice either way. So it is when only
  * -b was fenced: whoever has -a goes on.
  */
-static void after_fence(struct log *log, struct log_producer *producer, int64_t took_us)
+static void after_fence(struct log *log, struct log_producer *producer, int64_t began_us)
 {
-    bool ours = producer == &log->producers[0] ? took_us >= producer->timeout_ms * 1000 && !log->fenced_once
+    int64_t age_us = clock_mono_us() - began_us; /* by now: it may be its abort that was fenced */
+    bool ours = producer == &log->producers[0] ? age_us >= producer->timeout_ms * 1000 && !log->fenced_once
                                                : log_holds_slot(log);
     if (ours) {
         log->fenced_once = true;
@@ -447,7 +448,7 @@ static void after_fence(struct log *log, struct log_producer *producer, int64_t 
     log_fail(log, &error);
 }
 
-static void after_failure(struct log *log, struct failure *failure, int64_t took_us)
+static void after_failure(struct log *log, struct failure *failure, int64_t began_us)
 {
     struct log_producer *producer = failure->producer;
     if (failure->kind == FAILURE_ABORT || failure->kind == FAILURE_REFUSED) {
@@ -464,7 +465,7 @@ static void after_failure(struct log *log, struct failure *failure, int64_t took
     log->failed_code = producer->report_failed ? producer->report_failed : failure->code;
     snprintf(log->failed_text, sizeof log->failed_text, "%s", failure->text);
     if (failure->kind == FAILURE_FENCED) {
-        after_fence(log, producer, took_us);
+        after_fence(log, producer, began_us);
     } else if (failure->kind == FAILURE_DOUBT) {
         after_doubt(log, producer);
     } else {
@@ -488,11 +489,10 @@ bool log_commit_serve(struct log *log)
     producer->unreported = 0;
     int64_t until_us = began_us + producer->timeout_ms * 900;
     bool committed = transact(log, until_us, &failure);
-    int64_t took_us = clock_mono_us() - began_us;
     if (committed)
-        log_commit_confirmed(log, took_us);
+        log_commit_confirmed(log, clock_mono_us() - began_us);
     else
-        after_failure(log, &failure, took_us);
+        after_failure(log, &failure, began_us);
     /* With its abort. One that is made anew already is not ours to touch. */
     if (atomic_load(&producer->state) == PRODUCER_READY && clock_mono_us() - began_us > LOG_TAINT_US)
         producer->tainted = true;
