@@ -51,7 +51,6 @@ void log_close(struct log *log)
         log_ring_wake(log->to_log.fd);
         pthread_join(log->thread, NULL);
     }
-    log_disconnect(log);
     struct log_event *event;
     struct log_command *command;
     while ((event = log_ring_pop(&log->to_loop)) != NULL)
@@ -62,6 +61,7 @@ void log_close(struct log *log)
         log->backlog_first = command->next;
         command_free(command);
     }
+    log_disconnect(log); /* after the rings: a full one that is emptied wakes the log thread's fd */
     log_ring_close(&log->to_loop);
     log_ring_close(&log->to_log);
     free(log);
