@@ -10,7 +10,8 @@
  *   log_driver flood NS COUNT SIZE             COUNT records of SIZE bytes for steps.default, for `pump`
  *   log_driver pump NS SLOT COUNT [...]        each record of steps becomes one of history; says how fast
  *   log_driver steer NS SLOT [...]             says what it gets of steps, and finishes what stdin says:
- *                                              "done PARTITION OFFSET", "fat PARTITION OFFSET SIZE", "stop"
+ *                                              "done PARTITION OFFSET", "fat PARTITION OFFSET SIZE",
+ *                                              "pool PARTITION OFFSET POOL" (goes on there), "stop"
  *
  * A run: inbox "open" -> row "open" in waiting; a timer then makes it "ticked" and puts hop 0 on steps; each hop makes the
  * next one; the last one tells inbox "end", which removes the row. Each of these transactions adds one fact to history. So

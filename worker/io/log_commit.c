@@ -80,6 +80,15 @@ static const struct log_partition *held(const struct log *log)
     return NULL;
 }
 
+/* A pool that is new is asked for here, for no transaction is open yet. The other topics were there when the log was opened. */
+static void learn_pools(struct log *log, const struct log_work *work)
+{
+    for (size_t i = 0; i < work->count; i++) {
+        if (work->records[i].topic == TOPIC_STEPS)
+            log_topic_resolve(log, TOPIC_STEPS, work->records[i].pool);
+    }
+}
+
 /* How many works of how many partitions the next transaction takes, in `burst` of each; returns the sum. */
 static size_t form(struct log *log)
 {
@@ -95,6 +104,7 @@ static size_t form(struct log *log)
         for (; work != NULL && !work->refused; work = work->next) {
             if (sum == burst_max || (sum > 0 && size + work->size > LOG_BURST_BYTES_MAX))
                 break;
+            learn_pools(log, work);
             sum++;
             size += work->size;
             partition->burst++;
@@ -191,7 +201,7 @@ static bool produce(struct log *log, size_t index, int64_t until_us, struct fail
     struct log_producer *producer = failure->producer;
     struct log_work *work = failure->work;
     const struct log_record *record = &work->records[index];
-    const struct log_topic *topic = log_topic_resolve(log, record->topic, record->pool);
+    const struct log_topic *topic = log_topic_find(log, record->topic, record->pool);
     struct str key = record->key.data != NULL ? record->key : record->run;
     int32_t partition = record->partition;
     if (topic == NULL || partition >= topic->partitions) {
@@ -479,11 +489,11 @@ static void after_failure(struct log *log, struct failure *failure, int64_t bega
 
 bool log_commit_serve(struct log *log)
 {
-    int64_t began_us = clock_mono_us();
-    struct log_producer *producer = began_us < log->commit_retry_us ? NULL : log_producer_next(log);
+    struct log_producer *producer = clock_mono_us() < log->commit_retry_us ? NULL : log_producer_next(log);
     struct failure failure = {.kind = FAILURE_NONE, .producer = producer};
     if (producer == NULL || form(log) == 0)
         return false;
+    int64_t began_us = clock_mono_us();
     log->turn = producer == &log->producers[0];
     producer->report_failed = RD_KAFKA_RESP_ERR_NO_ERROR;
     producer->unreported = 0;

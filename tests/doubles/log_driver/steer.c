@@ -72,15 +72,31 @@ static void on_event(struct steered *steered, struct log_event *event)
     log_event_free(event);
 }
 
-/* The fact tells which record it is of. A fact of `size` bytes more may be one that no broker takes. */
-static void finish(struct steered *steered, int partition, int64_t offset, int size, bool forget)
+static size_t find(const struct steered *steered, int64_t partition, int64_t offset)
 {
-    char fact[64], *fat = NULL;
     size_t i = 0;
     while (i < steered->count && (steered->events[i].partition != partition || steered->events[i].offset != offset))
         i++;
     if (i == steered->count)
         die("done: no such record");
+    return i;
+}
+
+/* A fact, and what comes next is a step of another pool. */
+static void hand_on(struct steered *steered, int64_t partition, int64_t offset, const char *pool)
+{
+    const struct log_event *event = &steered->events[find(steered, partition, offset)];
+    struct log_record made[] = {record(TOPIC_HISTORY, event->key, STR("handed on")),
+                                record(TOPIC_STEPS, event->key, event->value)};
+    made[1].pool = str_of(pool);
+    log_done(steered->log, event, offset, made, 2);
+}
+
+/* The fact tells which record it is of. A fact of `size` bytes more may be one that no broker takes. */
+static void finish(struct steered *steered, int partition, int64_t offset, int size, bool forget)
+{
+    char fact[64], *fat = NULL;
+    size_t i = find(steered, partition, offset);
     struct log_record made = record(TOPIC_HISTORY, steered->events[i].key,
                                     text(fact, sizeof fact, "%d %" PRId64, partition, offset));
     if (size > 0) {
@@ -118,6 +134,8 @@ static void on_line(struct steered *steered, const char *line)
         finish(steered, (int)numbers[0], numbers[1], 0, true);
     else if (strncmp(line, "fat ", 4) == 0 && count == 3)
         finish(steered, (int)numbers[0], numbers[1], (int)numbers[2], false);
+    else if (strncmp(line, "pool ", 5) == 0 && count == 3)
+        hand_on(steered, numbers[0], numbers[1], strrchr(line, ' ') + 1);
     else if (strcmp(line, "stop") == 0)
         log_stop(steered->log);
     else
