@@ -145,7 +145,8 @@ struct log_producer {
     rd_kafka_t *handle;
     struct log_producer_topic *topics; /* as log->topics, and perhaps fewer */
     size_t topics_count;
-    struct log_sending *stuck; /* a call into the handle that has not come back: see log_send_abandon */
+    struct log_sender *sender; /* log_send.c's; NULL: there was no transaction yet */
+    bool stuck;                /* its call into the handle has not come back: see log_send_abandon */
     int64_t timeout_ms;        /* transaction.timeout.ms */
     int64_t loud_us;
     bool tainted;                      /* a late copy of one of its requests may hit its next transaction */
@@ -342,6 +343,7 @@ rd_kafka_error_t *log_send_offsets(struct log_producer *producer, rd_kafka_topic
                                    rd_kafka_consumer_group_metadata_t *group, int timeout_ms);
 /* Of a producer that is stuck: true: its handle is gone with the call that is stuck in it. False: the call has come back by now. */
 bool log_send_abandon(struct log_producer *producer);
+void log_send_close(struct log_producer *producer); /* not of one that is stuck */
 
 /* ---- log_trim.c ---- */
 void log_trim_serve(struct log *log); /* never blocks */

@@ -126,7 +126,7 @@ static void discard(struct log_producer *producer)
             rd_kafka_topic_destroy(producer->topics[i].handle);
         producer->topics[i].handle = NULL;
     }
-    if (producer->stuck == NULL || !log_send_abandon(producer)) {
+    if (!producer->stuck || !log_send_abandon(producer)) {
         rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
         rd_kafka_poll(producer->handle, 0); /* what the delivery reports have to say */
         rd_kafka_destroy(producer->handle);
@@ -315,6 +315,7 @@ void log_producers_close(struct log *log)
     for (size_t i = 0; i < LOG_PRODUCERS; i++) {
         join(&log->producers[i]);
         discard(&log->producers[i]);
+        log_send_close(&log->producers[i]);
         free(log->producers[i].topics);
         log->producers[i].topics = NULL;
         log->producers[i].topics_count = 0;

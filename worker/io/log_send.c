@@ -5,6 +5,8 @@
  * the answers are COORDINATOR_NOT_AVAILABLE three times within tens of milliseconds, as from a broker that has just gone on, it
  * waits for a broker's connection to change, and looks at no time-out meanwhile (rdkafka_coord.c, all versions until now; seen in
  * 3 of 15 broker stalls). Such a producer is given up, with its thread; a new one of the same transactional.id takes its place.
+ *
+ * The thread stays for the next transaction: each producer has one, from its first transaction on, until it is stuck.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -15,108 +17,147 @@
 /* Beyond its own time-out. */
 #define GIVE_UP_MS 1000
 
-struct log_sending {
-    pthread_mutex_t lock;
+struct log_sender {
+    pthread_t thread;
+    pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;
+    bool busy;      /* what is asked for is not done */
+    bool abandoned; /* handle and all are the thread's, and it ends with them */
+    bool quit;
     rd_kafka_t *handle;
-    rd_kafka_topic_partition_list_t *list;
+    rd_kafka_topic_partition_list_t *list; /* owned, as the group */
     rd_kafka_consumer_group_metadata_t *group;
     int timeout_ms;
-    bool done, abandoned; /* abandoned: handle and all are the thread's */
     rd_kafka_error_t *error;
 };
 
-static void sending_free(struct log_sending *sending)
+static void sender_free(struct log_sender *sender)
 {
-    rd_kafka_consumer_group_metadata_destroy(sending->group);
-    rd_kafka_topic_partition_list_destroy(sending->list);
-    pthread_cond_destroy(&sending->changed);
-    pthread_mutex_destroy(&sending->lock);
-    free(sending);
+    pthread_cond_destroy(&sender->changed);
+    pthread_mutex_destroy(&sender->lock);
+    free(sender);
+}
+
+static void send_one(struct log_sender *sender)
+{
+    pthread_mutex_unlock(&sender->lock);
+    rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(sender->handle, sender->list, sender->group,
+                                                                   sender->timeout_ms);
+    rd_kafka_consumer_group_metadata_destroy(sender->group);
+    rd_kafka_topic_partition_list_destroy(sender->list);
+    pthread_mutex_lock(&sender->lock);
+    sender->error = error;
+    sender->busy = false;
+    pthread_cond_signal(&sender->changed);
 }
 
 static void *send_thread(void *argument)
 {
-    struct log_sending *sending = argument;
-    rd_kafka_error_t *error = rd_kafka_send_offsets_to_transaction(sending->handle, sending->list, sending->group,
-                                                                   sending->timeout_ms);
-    pthread_mutex_lock(&sending->lock);
-    bool abandoned = sending->abandoned;
-    sending->error = error;
-    sending->done = true;
-    pthread_cond_signal(&sending->changed);
-    pthread_mutex_unlock(&sending->lock);
+    struct log_sender *sender = argument;
+    pthread_mutex_lock(&sender->lock);
+    while (!sender->quit && !sender->abandoned) {
+        if (sender->busy)
+            send_one(sender);
+        else
+            pthread_cond_wait(&sender->changed, &sender->lock);
+    }
+    bool abandoned = sender->abandoned;
+    pthread_mutex_unlock(&sender->lock);
     if (!abandoned)
         return NULL;
-    if (error != NULL)
-        rd_kafka_error_destroy(error);
-    rd_kafka_destroy(sending->handle);
-    sending_free(sending);
+    if (sender->error != NULL)
+        rd_kafka_error_destroy(sender->error);
+    rd_kafka_destroy(sender->handle);
+    sender_free(sender);
     return NULL;
 }
 
-static bool start(struct log_sending *sending)
+static struct log_sender *sender_new(void)
 {
+    struct log_sender *sender = calloc(1, sizeof *sender);
+    if (sender == NULL)
+        abort();
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_mutex_init(&sending->lock, NULL);
-    pthread_cond_init(&sending->changed, &monotonic);
+    pthread_mutex_init(&sender->lock, NULL);
+    pthread_cond_init(&sender->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    pthread_t thread;
-    return pthread_create(&thread, NULL, send_thread, sending) == 0 && pthread_detach(thread) == 0;
+    if (pthread_create(&sender->thread, NULL, send_thread, sender) == 0)
+        return sender;
+    sender_free(sender);
+    return NULL;
 }
 
-static bool wait_done(struct log_sending *sending)
+/* True: it is done. Of those who wait for `changed` there is never more than one: the thread while it is not busy, else we. */
+static bool wait_done(struct log_sender *sender)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (sending->timeout_ms + GIVE_UP_MS) / 1000;
-    until.tv_nsec += (sending->timeout_ms + GIVE_UP_MS) % 1000 * 1000000L;
+    until.tv_sec += (sender->timeout_ms + GIVE_UP_MS) / 1000;
+    until.tv_nsec += (sender->timeout_ms + GIVE_UP_MS) % 1000 * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    pthread_mutex_lock(&sending->lock);
-    while (!sending->done && pthread_cond_timedwait(&sending->changed, &sending->lock, &until) == 0)
+    while (sender->busy && pthread_cond_timedwait(&sender->changed, &sender->lock, &until) == 0)
         ;
-    bool done = sending->done;
-    pthread_mutex_unlock(&sending->lock);
-    return done;
+    return !sender->busy;
 }
 
 rd_kafka_error_t *log_send_offsets(struct log_producer *producer, rd_kafka_topic_partition_list_t *list,
                                    rd_kafka_consumer_group_metadata_t *group, int timeout_ms)
 {
-    struct log_sending *sending = calloc(1, sizeof *sending);
-    if (sending == NULL)
-        abort();
-    *sending = (struct log_sending){.handle = producer->handle, .list = list, .group = group, .timeout_ms = timeout_ms};
-    rd_kafka_error_t *error = NULL;
-    if (!start(sending)) {
-        error = rd_kafka_error_new(RD_KAFKA_RESP_ERR__FAIL, "cannot start a thread");
-    } else if (wait_done(sending)) {
-        error = sending->error;
-    } else {
-        producer->stuck = sending;
-        return rd_kafka_error_new(RD_KAFKA_RESP_ERR__TIMED_OUT, "sending offsets does not come back");
+    struct log_sender *sender = producer->sender != NULL ? producer->sender : sender_new();
+    producer->sender = sender;
+    if (sender == NULL) {
+        rd_kafka_consumer_group_metadata_destroy(group);
+        rd_kafka_topic_partition_list_destroy(list);
+        return rd_kafka_error_new(RD_KAFKA_RESP_ERR__FAIL, "cannot start a thread");
     }
-    sending_free(sending);
-    return error;
+    pthread_mutex_lock(&sender->lock);
+    sender->handle = producer->handle;
+    sender->list = list;
+    sender->group = group;
+    sender->timeout_ms = timeout_ms;
+    sender->busy = true;
+    pthread_cond_signal(&sender->changed);
+    producer->stuck = !wait_done(sender);
+    rd_kafka_error_t *error = sender->error;
+    sender->error = NULL;
+    pthread_mutex_unlock(&sender->lock);
+    return producer->stuck ? rd_kafka_error_new(RD_KAFKA_RESP_ERR__TIMED_OUT, "sending offsets does not come back")
+                           : error;
 }
 
 bool log_send_abandon(struct log_producer *producer)
 {
-    struct log_sending *sending = producer->stuck;
-    producer->stuck = NULL;
-    pthread_mutex_lock(&sending->lock);
-    bool abandoned = sending->abandoned = !sending->done;
-    pthread_mutex_unlock(&sending->lock);
-    if (abandoned) {
-        LOG_WARN("producer.abandoned", LOG_S("producer", producer->id),
-                 LOG_S("reason", "librdkafka does not come back from sending offsets; its memory is lost"));
-        return true;
-    }
-    if (sending->error != NULL)
-        rd_kafka_error_destroy(sending->error);
-    sending_free(sending);
-    return false;
+    struct log_sender *sender = producer->sender;
+    producer->stuck = false;
+    pthread_mutex_lock(&sender->lock);
+    bool abandoned = sender->abandoned = sender->busy;
+    if (sender->error != NULL)
+        rd_kafka_error_destroy(sender->error);
+    sender->error = NULL;
+    if (abandoned)
+        pthread_detach(sender->thread);
+    pthread_mutex_unlock(&sender->lock);
+    if (!abandoned)
+        return false;
+    producer->sender = NULL;
+    LOG_WARN("producer.abandoned", LOG_S("producer", producer->id),
+             LOG_S("reason", "librdkafka does not come back from sending offsets; its memory is lost"));
+    return true;
+}
+
+void log_send_close(struct log_producer *producer)
+{
+    struct log_sender *sender = producer->sender;
+    producer->sender = NULL;
+    if (sender == NULL)
+        return;
+    pthread_mutex_lock(&sender->lock);
+    sender->quit = true;
+    pthread_cond_signal(&sender->changed);
+    pthread_mutex_unlock(&sender->lock);
+    pthread_join(sender->thread, NULL);
+    sender_free(sender);
 }
