@@ -31,7 +31,7 @@ static void on_refused(struct worker *worker, const struct log_event *event)
 {
     struct arena *arena = arena_new();
     struct commit commit;
-    struct str reason = arena_str(arena, str_of(event->error.text));
+    struct str reason = arena_str(arena, str_of(event->reason));
     commit_open(&commit, worker, arena, event);
     commit_dead(&commit, reason, event->key);
     struct plan plan = {
@@ -65,9 +65,9 @@ void event_take(struct worker *worker, struct log_event *event)
         break;
     case LOG_STOPPED:
         worker->log_stopped = true;
-        worker->failed = event->error.class != ERROR_NONE;
+        worker->failed = event->reason != NULL;
         if (worker->failed)
-            LOG_ERROR("log.failed", LOG_S("reason", event->error.text));
+            LOG_ERROR("log.failed", LOG_S("reason", event->reason));
         break;
     case LOG_ASSIGNED:
         LOG_INFO("partition.assigned", LOG_S("topic", event->topic_name), LOG_I("partition", event->partition),

@@ -28,7 +28,7 @@ static void refuse(struct log_side *side, struct log_partition *partition, struc
     event->offset = log_window_known(&partition->window, work->offset);
     event->key = (struct str){(char *)(event + 1), run.size};
     memcpy(event + 1, run.data, run.size + 1);
-    error_set(&event->error, ERROR_POISON, "refused by the brokers");
+    event->reason = "refused by the brokers";
     judge_refused(run);
     size_t before = partition->window.with_loop;
     log_window_refuse(&partition->window, work);

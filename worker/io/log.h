@@ -57,13 +57,13 @@ enum log_event_kind {
                          were none): timers may fire from now on */
     LOG_REVOKED,     /* stop: what is done was or will be committed by the log thread; answer with log_release */
     LOG_LOST,        /* as LOG_REVOKED, but nothing of it can be committed any more */
-    LOG_REFUSED, /* the brokers will never take the records of that log_done (too large, no such topic): `error` says why,
+    LOG_REFUSED, /* the brokers will never take the records of that log_done (too large, no such topic): `reason` says why,
                          `offset` which, `key` its run. Nothing of it was written. The record is with the loop again until
                          log_done is called for this offset with records that say so; in an inbox all behind it waits for
                          that. A timer's (offset -1) is dropped: say so in another */
     LOG_COMMITTED, /* for observers: one transaction was committed */
     LOG_PLACED,    /* records that were handed over with a ticket are committed: `placed` says where they lie */
-    LOG_STOPPED,   /* all is committed that could be (after log_stop); or a fatal error: `error` says which */
+    LOG_STOPPED,   /* all is committed that could be (after log_stop); or a fatal error: `reason` says which */
 };
 
 /* Where a record lies now, and stays. */
@@ -87,7 +87,7 @@ struct log_event {
     int32_t commit_steps;  /* COMMITTED: source records finished by it */
     const struct log_ticket *placed; /* PLACED: owned as `value` */
     size_t placed_count;
-    struct error error; /* STOPPED, REFUSED */
+    const char *reason; /* REFUSED; STOPPED: NULL, or of a fatal error. Owned as `value` */
 };
 
 int log_fd(const struct log *log);                       /* readable when log_next has something */

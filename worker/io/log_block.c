@@ -11,6 +11,9 @@ struct log_block {
     struct log_event event; /* the bytes behind it */
 };
 
+/* One is in memory, and counted, with each record, and copied with it: what few need lies behind it. */
+_Static_assert(sizeof(struct log_event) <= 160, "an event is small");
+
 static struct log_block *block_of(struct log_event *event)
 {
     return (struct log_block *)((char *)event - offsetof(struct log_block, event));

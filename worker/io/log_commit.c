@@ -361,11 +361,12 @@ static void refuse(struct log *log, struct log_partition *partition, struct log_
         return;
     }
     struct str run = work->records[0].run.data != NULL ? work->records[0].run : STR("");
-    struct log_event *event = log_event_new(LOG_REFUSED, partition, run.size + 1);
+    size_t reason_size = strlen(reason) + 1;
+    struct log_event *event = log_event_new(LOG_REFUSED, partition, run.size + 1 + reason_size);
     event->offset = log_window_known(&partition->window, work->offset);
     event->key = (struct str){(char *)(event + 1), run.size};
     memcpy(event + 1, run.data, run.size);
-    error_set(&event->error, ERROR_POISON, "%s", reason);
+    event->reason = memcpy((char *)(event + 1) + run.size + 1, reason, reason_size);
     LOG_ERROR("record.refused", LOG_S("topic", partition->of->name), LOG_I("partition", partition->number),
               LOG_I("offset", event->offset), LOG_S("reason", reason));
     size_t before = partition->window.with_loop;

@@ -44,12 +44,12 @@ struct log_event *log_event_of(enum log_event_kind kind, const rd_kafka_message_
 {
     struct log_event *event = log_block_new(message->key_len + message->len + 2);
     char *key = (char *)(event + 1), *value = key + message->key_len + 1;
-    *event = (struct log_event){.kind = kind,
-                                .partition = message->partition,
-                                .offset = message->offset,
-                                .timestamp_ms = rd_kafka_message_timestamp(message, NULL),
-                                .key = {message->key != NULL ? key : NULL, message->key_len},
-                                .value = {message->payload != NULL ? value : NULL, message->len}};
+    event->kind = kind;
+    event->partition = message->partition;
+    event->offset = message->offset;
+    event->timestamp_ms = rd_kafka_message_timestamp(message, NULL);
+    event->key = (struct str){message->key != NULL ? key : NULL, message->key_len};
+    event->value = (struct str){message->payload != NULL ? value : NULL, message->len};
     if (message->key != NULL)
         memcpy(key, message->key, message->key_len);
     if (message->payload != NULL)
@@ -419,9 +419,9 @@ static void end(struct log *log)
     log_partitions_free(log);
     log_barrier_close(log);
     log_consumer_close(log);
-    struct log_event *event = log_event_new(LOG_STOPPED, NULL, 0);
+    struct log_event *event = log_event_new(LOG_STOPPED, NULL, sizeof log->error.text);
     if (log->failed)
-        event->error = log->error;
+        event->reason = memcpy(event + 1, log->error.text, sizeof log->error.text);
     log_push(log, event);
     log_numbers_publish(log);
     while (log->outbox_count > 0 && !atomic_load(&log->quit)) {

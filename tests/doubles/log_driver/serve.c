@@ -202,9 +202,9 @@ static void on_event(struct driver *driver, struct log_event *event)
         break;
     case LOG_STOPPED:
         driver->stopped = true;
-        driver->failed = event->error.class != ERROR_NONE;
+        driver->failed = event->reason != NULL;
         if (driver->failed)
-            LOG_ERROR("stopped", LOG_S("reason", event->error.text));
+            LOG_ERROR("stopped", LOG_S("reason", event->reason));
         break;
     case LOG_PLACED:
     case LOG_CONTROL:

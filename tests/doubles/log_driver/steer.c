@@ -64,7 +64,7 @@ static void on_event(struct steered *steered, struct log_event *event)
         break;
     case LOG_STOPPED:
         steered->stopped = true;
-        steered->failed = event->error.class != ERROR_NONE;
+        steered->failed = event->reason != NULL;
         break;
     default:
         break;
