@@ -133,15 +133,15 @@ static void finish(struct log *log, struct log_work *work)
 
 static void take_commands(struct log *log)
 {
-    struct log_command *command;
+    struct log_work *work;
     struct log_partition *partition;
-    while ((command = log_ring_pop(&log->to_log)) != NULL) {
-        switch (command->kind) {
+    while ((work = log_ring_pop(&log->to_log)) != NULL) {
+        switch (work->command) {
         case COMMAND_DONE:
-            finish(log, command->work);
-            break;
+            finish(log, work);
+            continue;
         case COMMAND_RELEASE:
-            if ((partition = log_partition_of(log, command->tenure)) != NULL)
+            if ((partition = log_partition_of(log, work->tenure)) != NULL)
                 partition->released = true;
             break;
         case COMMAND_READ_CONTROL:
@@ -151,7 +151,7 @@ static void take_commands(struct log *log)
             log->stopping = true;
             break;
         }
-        free(command);
+        log_work_free(work);
     }
 }
 

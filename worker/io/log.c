@@ -35,13 +35,6 @@ struct log *log_open(const struct log_settings *settings, struct error *error)
     return log;
 }
 
-static void command_free(struct log_command *command)
-{
-    if (command != NULL)
-        log_work_free(command->work);
-    free(command);
-}
-
 void log_close(struct log *log)
 {
     if (log == NULL)
@@ -52,15 +45,11 @@ void log_close(struct log *log)
         pthread_join(log->thread, NULL);
     }
     struct log_event *event;
-    struct log_command *command;
+    struct log_work *work;
     while ((event = log_ring_pop(&log->to_loop)) != NULL)
         log_block_drop(event);
-    while ((command = log_ring_pop(&log->to_log)) != NULL)
-        command_free(command);
-    while ((command = log->backlog_first) != NULL) {
-        log->backlog_first = command->next;
-        command_free(command);
-    }
+    while ((work = log_ring_pop(&log->to_log)) != NULL || (work = log_works_take(&log->backlog)) != NULL)
+        log_work_free(work);
     log_disconnect(log); /* after the rings: a full one that is emptied wakes the log thread's fd */
     log_ring_close(&log->to_loop);
     log_ring_close(&log->to_log);
@@ -74,16 +63,11 @@ int log_fd(const struct log *log)
     return log->to_loop.fd;
 }
 
-/* Commands that did not fit into the ring, in order. */
+/* What did not fit into the ring, in order. */
 static void push_backlog(struct log *log)
 {
-    while (log->backlog_first != NULL) {
-        struct log_command *command = log->backlog_first, *next = command->next;
-        if (!log_ring_push(&log->to_log, command))
-            return;
-        log->backlog_first = next;
-    }
-    log->backlog_last = NULL;
+    while (log->backlog.first != NULL && !log_ring_full(&log->to_log))
+        log_ring_push(&log->to_log, log_works_take(&log->backlog));
 }
 
 bool log_next(struct log *log, struct log_event *event)
@@ -106,20 +90,21 @@ void log_event_free(struct log_event *event)
 
 /* ---- commands ---- */
 
-static void push(struct log *log, enum log_command_kind kind, int64_t tenure, struct log_work *work)
+static void push(struct log *log, struct log_work *work)
 {
-    struct log_command *command = calloc(1, sizeof *command);
-    if (command == NULL)
-        abort();
-    *command = (struct log_command){.kind = kind, .tenure = tenure, .work = work};
     push_backlog(log);
-    if (log->backlog_first == NULL && log_ring_push(&log->to_log, command))
-        return;
-    if (log->backlog_last != NULL)
-        log->backlog_last->next = command;
-    else
-        log->backlog_first = command;
-    log->backlog_last = command;
+    if (log->backlog.first != NULL || !log_ring_push(&log->to_log, work))
+        log_works_add(&log->backlog, work);
+}
+
+static void push_command(struct log *log, enum log_command command, int64_t tenure)
+{
+    struct log_work *work = calloc(1, sizeof *work);
+    if (work == NULL)
+        abort();
+    work->command = command;
+    work->tenure = tenure;
+    push(log, work);
 }
 
 /* Where the text now lies; STR_NONE stays STR_NONE. */
@@ -186,12 +171,12 @@ void log_done(struct log *log, const struct log_event *source, const struct log_
             memcpy(places, record->places, record->places_count * sizeof places[0]);
         places += record->places_count;
     }
-    push(log, COMMAND_DONE, source->tenure, work);
+    push(log, work);
 }
 
 void log_release(struct log *log, int64_t tenure)
 {
-    push(log, COMMAND_RELEASE, tenure, NULL);
+    push_command(log, COMMAND_RELEASE, tenure);
 }
 
 void log_waiting(struct log *log, int32_t steps)
@@ -202,10 +187,10 @@ void log_waiting(struct log *log, int32_t steps)
 
 void log_read_control(struct log *log)
 {
-    push(log, COMMAND_READ_CONTROL, 0, NULL);
+    push_command(log, COMMAND_READ_CONTROL, 0);
 }
 
 void log_stop(struct log *log)
 {
-    push(log, COMMAND_STOP, 0, NULL);
+    push_command(log, COMMAND_STOP, 0);
 }

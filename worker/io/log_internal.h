@@ -43,15 +43,6 @@
 #define LOG_TRIM_RECORDS 1000 /* fewer offsets are not worth a request */
 #define LOG_SLICE_MS 500      /* the longest that a blocking request keeps the consumer waiting */
 
-/* Loop to log thread. COMMAND_DONE is a struct log_work; the rest are these. */
-enum log_command_kind { COMMAND_DONE, COMMAND_RELEASE, COMMAND_READ_CONTROL, COMMAND_STOP };
-struct log_command {
-    struct log_command *next; /* in the loop's backlog */
-    enum log_command_kind kind;
-    int64_t tenure;        /* RELEASE */
-    struct log_work *work; /* DONE: owned */
-};
-
 /* How we left a partition. */
 struct log_left {
     int64_t tenure, seq; /* 0: we never had it */
@@ -176,11 +167,11 @@ struct log {
     bool started;
 
     /* ---- the loop thread's ---- */
-    struct log_command *backlog_first, *backlog_last; /* did not fit into the ring */
+    struct log_works backlog; /* did not fit into the ring */
 
     /* ---- both ---- */
     struct log_ring to_loop; /* struct log_event */
-    struct log_ring to_log;  /* struct log_command */
+    struct log_ring to_log;  /* struct log_work */
     atomic_bool quit;        /* log_close: end at once */
     atomic_bool disconnect;  /* producers in the making: give up */
     atomic_int partitions_owned, records_in_flight, waiting_for_commit, window_span, brokers_up;

@@ -120,17 +120,17 @@ static void finish(struct log *log, struct log_work *work)
 
 bool log_take_commands(struct log *log)
 {
-    struct log_command *command;
+    struct log_work *work;
     int taken = 0;
-    while (taken < COMMANDS_MAX && (command = log_ring_pop(&log->to_log)) != NULL) {
+    while (taken < COMMANDS_MAX && (work = log_ring_pop(&log->to_log)) != NULL) {
         taken++;
         struct log_partition *partition;
-        switch (command->kind) {
+        switch (work->command) {
         case COMMAND_DONE:
-            finish(log, command->work);
-            break;
+            finish(log, work);
+            continue;
         case COMMAND_RELEASE:
-            if ((partition = log_partition_of(log, command->tenure)) != NULL)
+            if ((partition = log_partition_of(log, work->tenure)) != NULL)
                 partition->released = true;
             break;
         case COMMAND_READ_CONTROL:
@@ -140,7 +140,7 @@ bool log_take_commands(struct log *log)
             log->stopping = true;
             break;
         }
-        free(command);
+        log_work_free(work);
     }
     return taken > 0;
 }

@@ -22,9 +22,14 @@
 #include "worker/io/log.h"
 #include "worker/io/offset_map.h"
 
-/* One log_done, as it travels from the loop to the log thread and waits there. One block of memory. */
+/* What the loop asks of the log thread. A window has works that are DONE, and no others. */
+enum log_command { COMMAND_DONE, COMMAND_RELEASE, COMMAND_READ_CONTROL, COMMAND_STOP };
+
+/* One log_done, as it travels from the loop to the log thread and waits there (or another command: then what follows `tenure` is
+ * 0). One block of memory. */
 struct log_work {
     struct log_work *next;
+    enum log_command command;
     int64_t tenure;
     int64_t offset; /* of the record that is finished; -1: none (a timer) */
     bool
