@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "worker/base/budget.h"
 
@@ -67,10 +69,8 @@ struct log *log_thread_open(struct life *life)
     struct log *log = calloc(1, sizeof(*log));
     struct log_settings settings = {.slot = life->settings.slot};
     struct error error;
-    log_ring_open(&log->to_log, TO_LOG_SIZE, -1);
-    log_ring_open(&log->to_loop, TO_LOOP_SIZE, -1);
-    log->to_log.room_fd = log->to_loop.fd;
-    log->to_loop.room_fd = log->to_log.fd;
+    log_ring_open(&log->to_log, &log->to_loop, TO_LOG_SIZE);
+    log_ring_open(&log->to_loop, &log->to_log, TO_LOOP_SIZE);
     log_connect(log, &settings, &error);
     broker_fence(life->slot);
     return log;
@@ -80,6 +80,7 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
 {
     int slot = settings->slot[0] - 'a';
     (void)error;
+    log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     log->slot = slot == 0 ? (char *)(uintptr_t) "a" : (char *)(uintptr_t) "b";
     struct log_side *side = &sides[slot];
     *side = (struct log_side){.log = log, .life = world.lives[slot], .generation = -1};
@@ -110,6 +111,7 @@ void log_disconnect(struct log *log)
     drop_partitions(log);
     free(log->partitions);
     free(log->placed);
+    close(log->wake_fd);
 }
 
 /* ---- commands ---- */

@@ -17,14 +17,12 @@ struct log *log_open(const struct log_settings *settings, struct error *error)
     struct log *log = calloc(1, sizeof *log);
     if (log == NULL)
         abort();
-    log_ring_open(&log->to_log, (size_t)settings->in_flight_max + RING_SLACK, -1);
-    log_ring_open(&log->to_loop, (size_t)settings->in_flight_max + RING_SLACK, -1);
+    log_ring_open(&log->to_log, &log->to_loop, (size_t)settings->in_flight_max + RING_SLACK);
+    log_ring_open(&log->to_loop, &log->to_log, (size_t)settings->in_flight_max + RING_SLACK);
     if (!log_connect(log, settings, error)) {
         log_close(log);
         return NULL;
     }
-    log->to_log.room_fd = log->to_loop.fd;
-    log->to_loop.room_fd = log->wake_fd;
     if (pthread_create(&log->thread, NULL, log_thread, log) != 0) {
         error_set(error, ERROR_FATAL, "cannot start the log thread");
         log_close(log);
@@ -41,7 +39,7 @@ void log_close(struct log *log)
         return;
     if (log->started) {
         atomic_store(&log->quit, true);
-        log_ring_wake(log->to_log.fd);
+        log_ring_wake(log->wake_fd);
         pthread_join(log->thread, NULL);
     }
     struct log_event *event;
@@ -50,7 +48,7 @@ void log_close(struct log *log)
         log_block_drop(event);
     while ((work = log_ring_pop(&log->to_log)) != NULL || (work = log_works_take(&log->backlog)) != NULL)
         log_work_free(work);
-    log_disconnect(log); /* after the rings: a full one that is emptied wakes the log thread's fd */
+    log_disconnect(log);
     log_ring_close(&log->to_loop);
     log_ring_close(&log->to_log);
     free(log);
@@ -74,8 +72,10 @@ bool log_next(struct log *log, struct log_event *event)
 {
     push_backlog(log);
     struct log_event *next = log_ring_pop(&log->to_loop);
-    if (next == NULL)
+    if (next == NULL) {
+        push_backlog(log); /* now that we are woken when there is room */
         return false;
+    }
     *event = *next;
     event->memory = next;
     return true;

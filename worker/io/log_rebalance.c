@@ -379,8 +379,8 @@ void log_leave(struct log *log, rd_kafka_topic_partition_list_t *taken)
             until_us = now_us + LOG_LEAVE_MS * 1000;
     tell_leaving(log, LOG_REVOKED, taken);
     while (!log->failed && !atomic_load(&log->quit) && clock_mono_us() < until_us) {
-        log_flush(log);
         bool busy = log_take_commands(log);
+        log_flush(log);
         log_producers_serve(log);
         log_doubt_serve(log);
         busy = log_commit_serve(log) || busy;

@@ -20,7 +20,7 @@ void log_ring_wake(int fd)
     assert(done == sizeof one || errno == EAGAIN);
 }
 
-void log_ring_open(struct log_ring *ring, size_t size_min, int room_fd)
+void log_ring_open(struct log_ring *ring, struct log_ring *back, size_t size_min)
 {
     size_t size = 16;
     while (size < size_min)
@@ -30,7 +30,7 @@ void log_ring_open(struct log_ring *ring, size_t size_min, int room_fd)
     if (ring->slots == NULL || ring->fd < 0)
         abort(); /* a process that cannot get this at its start cannot do anything */
     ring->size = size;
-    ring->room_fd = room_fd;
+    ring->back = back;
     atomic_init(&ring->tail, 0);
     atomic_init(&ring->head, 0);
     atomic_init(&ring->crowded, false);
@@ -53,6 +53,14 @@ bool log_ring_full(struct log_ring *ring)
     return tail - atomic_load(&ring->head) == ring->size;
 }
 
+/* The popping thread is to look; by the pushing one. Whoever takes `asleep` back writes, and nobody else: so the fd of one who is
+ * asleep is drained. */
+static void rouse(struct log_ring *ring)
+{
+    if (atomic_load(&ring->asleep) && atomic_exchange(&ring->asleep, false))
+        log_ring_wake(ring->fd);
+}
+
 bool log_ring_push(struct log_ring *ring, void *item)
 {
     if (log_ring_full(ring))
@@ -60,23 +68,26 @@ bool log_ring_push(struct log_ring *ring, void *item)
     size_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
     ring->slots[tail & (ring->size - 1)] = item;
     atomic_store(&ring->tail, tail + 1);
-    if (atomic_load(&ring->asleep) && atomic_exchange(&ring->asleep, false))
-        log_ring_wake(ring->fd);
+    rouse(ring);
     return true;
 }
 
 /* Nothing there: drain the eventfd, ask to be woken, and look once more, for something may have come in between. Then the
- * eventfd must be readable again, for the popping thread may take one and sleep on the rest. */
+ * eventfd must be readable again, for the popping thread may take one and sleep on the rest. Who is asleep still was not woken: there is
+ * nothing to drain. And what cannot be drained yet is about to be written: that will wake us, and is drained then. */
 static bool fall_asleep(struct log_ring *ring, size_t head)
 {
-    uint64_t count;
-    ssize_t done = read(ring->fd, &count, sizeof count);
-    assert(done == sizeof count || errno == EAGAIN);
-    atomic_store(&ring->asleep, true);
+    if (!atomic_load(&ring->asleep)) {
+        uint64_t count;
+        ssize_t done = read(ring->fd, &count, sizeof count);
+        assert(done == sizeof count || errno == EAGAIN);
+        if (done < 0)
+            return atomic_load(&ring->tail) == head;
+        atomic_store(&ring->asleep, true);
+    }
     if (atomic_load(&ring->tail) == head)
         return true;
-    if (atomic_exchange(&ring->asleep, false))
-        log_ring_wake(ring->fd);
+    rouse(ring);
     return false;
 }
 
@@ -90,7 +101,7 @@ void *log_ring_pop(struct log_ring *ring)
     if (atomic_load(&ring->crowded)) {
         size_t left = atomic_load_explicit(&ring->tail, memory_order_relaxed) - (head + 1);
         if (left <= ring->size / 2 && atomic_exchange(&ring->crowded, false))
-            log_ring_wake(ring->room_fd);
+            rouse(ring->back);
     }
     return item;
 }

@@ -425,6 +425,7 @@ static void end(struct log *log)
     log_push(log, event);
     log_numbers_publish(log);
     while (log->outbox_count > 0 && !atomic_load(&log->quit)) {
+        log_take_commands(log); /* which mean nothing any more, but would wake us again and again */
         log_flush(log);
         log_sleep(log, INT64_MAX);
     }
