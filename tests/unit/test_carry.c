@@ -12,6 +12,7 @@
 #include "worker/io/log_window.h"
 
 #define LAG 10
+#define MANY 5000
 
 static int64_t last; /* carry */
 
@@ -68,7 +69,7 @@ static void end(struct log_window *window)
 {
     assert_false(finish(window, 0));
     assert_int_equal(window->with_loop + window->uncommitted + window->ready.count + window->size, 0);
-    assert_null(window->moved);
+    assert_int_equal(window->moved.count + window->coming.count, 0);
     log_window_free(window);
 }
 
@@ -83,8 +84,8 @@ static void test_carried_and_finished(void **state)
     assert_int_equal(carry->records[0].partition, 3);
     assert_true(str_is(carry->records[0].pool, "p") && str_is(carry->records[0].key, "key") &&
                 str_is(carry->records[0].value, "value"));
-    log_window_carried(&window, last, -1001); /* RD_KAFKA_OFFSET_INVALID */
-    log_window_carried(&window, last, 12);
+    log_window_carried(&window, 0, last, -1001); /* RD_KAFKA_OFFSET_INVALID */
+    log_window_carried(&window, 0, last, 12);
     commit(&window, 10);
     deliver(&window, 10);
     assert_false(log_window_deliver(&window, 12));
@@ -102,7 +103,7 @@ static void test_finished_before_it_is_fetched(void **state)
     (void)state;
     struct log_window window;
     start(&window);
-    log_window_carried(&window, last, 10);
+    log_window_carried(&window, 0, last, 10);
     assert_true(finish(&window, 0)); /* its carry may be in a transaction */
     assert_false(finish(&window, 0));
     assert_int_equal(window.with_loop, 0);
@@ -118,11 +119,13 @@ static void test_aborted(void **state)
     (void)state;
     struct log_window window;
     start(&window);
-    log_window_carried(&window, last, 10);
+    log_window_carried(&window, 0, last, 10);
     log_window_uncarry(&window);
-    deliver(&window, 11);                  /* 10 was aborted */
-    log_window_carried(&window, last, 10); /* a late report means nothing */
+    deliver(&window, 11);                     /* 10 was aborted */
+    log_window_carried(&window, 0, last, 10); /* a late report means nothing */
     assert_int_equal(log_window_carry(&window, LAG, STR("p"), &last), 1);
+    log_window_carried(&window, 0, last - 1, 10); /* nor a later one */
+    assert_int_equal(window.coming.count, 0);
     assert_true(finish(&window, 0));
     assert_true(finish(&window, 11));
     assert_int_equal(window.ready.first->carry, last);
@@ -138,7 +141,7 @@ static void test_fetched_in_doubt(void **state)
     (void)state;
     struct log_window window;
     start(&window);
-    log_window_carried(&window, last, 10);
+    log_window_carried(&window, 0, last, 10);
     assert_false(log_window_deliver(&window, 10));
     assert_true(finish(&window, 0));
     assert_int_equal(window.ready.count, 1);
@@ -153,7 +156,7 @@ static void test_carried_again_and_again(void **state)
     struct log_window window;
     start(&window);
     for (int64_t at = 10; at < 200; at += LAG) {
-        log_window_carried(&window, last, at);
+        log_window_carried(&window, at == 10 ? 0 : at - LAG, last, at);
         commit(&window, at);
         assert_false(log_window_deliver(&window, at));
         for (int64_t offset = at + 1; offset < at + LAG; offset++) {
@@ -174,7 +177,7 @@ static void test_refused(void **state)
     (void)state;
     struct log_window window;
     start(&window);
-    log_window_carried(&window, last, 10);
+    log_window_carried(&window, 0, last, 10);
     commit(&window, 10);
     assert_false(log_window_deliver(&window, 10));
     assert_true(finish(&window, 0));
@@ -199,6 +202,36 @@ static void test_a_carry_that_no_broker_takes(void **state)
     end(&window);
 }
 
+/* As many as an endpoint that hangs holds up: aborted once, half of them finished meanwhile, fetched among others. */
+static void test_many(void **state)
+{
+    (void)state;
+    static const struct offset_map nothing;
+    struct log_window window;
+    log_window_start(&window, false, 0, &nothing);
+    for (int64_t known = 0; known < MANY; known++)
+        deliver(&window, known);
+    for (int times = 0; times < 2; times++) {
+        log_window_uncarry(&window);
+        assert_int_equal(window.ready.count, 0);
+        assert_int_equal(log_window_carry(&window, 1, STR("p"), &last), MANY);
+        for (int64_t known = 0; known < MANY; known++)
+            log_window_carried(&window, known, last - MANY + 1 + known, MANY + (1 - times) + 2 * known);
+    }
+    for (int64_t known = 0; known < MANY; known += 2)
+        assert_true(finish(&window, known));
+    commit(&window, MANY);
+    for (int64_t known = 0; known < MANY; known++) {
+        assert_false(log_window_deliver(&window, MANY + 2 * known));
+        deliver(&window, MANY + 2 * known + 1);
+        assert_true(finish(&window, MANY + 2 * known + 1));
+    }
+    for (int64_t known = 0; known < MANY; known++)
+        assert_int_equal(finish(&window, known), known % 2 == 1);
+    commit(&window, MANY * 3);
+    end(&window);
+}
+
 /* Whatever it holds is freed (seen by ASan). */
 static void test_freed_at_any_time(void **state)
 {
@@ -206,7 +239,7 @@ static void test_freed_at_any_time(void **state)
     for (int stage = 0; stage < 5; stage++) {
         struct log_window window;
         start(&window);
-        log_window_carried(&window, last, 10);
+        log_window_carried(&window, 0, last, 10);
         if (stage == 1 || stage == 3)
             assert_true(finish(&window, 0));
         if (stage >= 2)
@@ -228,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_carried_again_and_again),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_a_carry_that_no_broker_takes),
+        cmocka_unit_test(test_many),
         cmocka_unit_test(test_freed_at_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,31 +1,72 @@
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "worker/io/log_block.h"
 #include "worker/io/log_window_internal.h"
 
+/* ---- sorted by an offset ---- */
+
+/* The index of the first that is not below. */
+static size_t list_at(const struct log_moved_list *list, int64_t offset)
+{
+    size_t low = 0, high = list->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (list->all[middle].offset < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static struct log_moved *list_find(const struct log_moved_list *list, int64_t offset)
+{
+    size_t at = list_at(list, offset);
+    return at < list->count && list->all[at].offset == offset ? list->all[at].moved : NULL;
+}
+
+/* Offsets mostly rise, so: at the end. */
+static void list_put(struct log_moved_list *list, int64_t offset, struct log_moved *moved)
+{
+    if (list->count == list->capacity) {
+        list->capacity = list->capacity == 0 ? 16 : list->capacity * 2;
+        list->all = realloc(list->all, list->capacity * sizeof *list->all);
+        if (list->all == NULL)
+            abort();
+    }
+    size_t at = list_at(list, offset);
+    memmove(&list->all[at + 1], &list->all[at], (list->count++ - at) * sizeof *list->all);
+    list->all[at] = (struct log_moved_at){offset, moved};
+}
+
+static void list_drop(struct log_moved_list *list, int64_t offset)
+{
+    if (list_find(list, offset) == NULL)
+        return;
+    size_t at = list_at(list, offset);
+    memmove(&list->all[at], &list->all[at + 1], (--list->count - at) * sizeof *list->all);
+}
+
+/* ---- what is carried ---- */
+
 struct log_moved *log_moved_known(const struct log_window *window, int64_t known)
 {
-    struct log_moved *moved = window->moved;
-    while (moved != NULL && moved->known != known)
-        moved = moved->next;
-    return moved;
+    return list_find(&window->moved, known);
+}
+
+/* The one that is in the ring there. */
+static struct log_moved *moved_at(const struct log_window *window, int64_t offset)
+{
+    const struct log_delivered *delivered = log_window_find(window, offset);
+    return delivered != NULL ? delivered->moved : NULL;
 }
 
 int64_t log_window_known(const struct log_window *window, int64_t offset)
 {
-    const struct log_moved *moved = window->moved;
-    while (moved != NULL && moved->at != offset)
-        moved = moved->next;
+    const struct log_moved *moved = moved_at(window, offset);
     return moved != NULL ? moved->known : offset;
-}
-
-static struct log_moved *moved_by(const struct log_window *window, int64_t carry)
-{
-    struct log_moved *moved = window->moved;
-    while (moved != NULL && (moved->carry == NULL || moved->carry->carry != carry))
-        moved = moved->next;
-    return moved;
 }
 
 static struct log_moved *moved_new(struct log_window *window, struct log_delivered *delivered)
@@ -33,14 +74,14 @@ static struct log_moved *moved_new(struct log_window *window, struct log_deliver
     struct log_moved *moved = calloc(1, sizeof *moved);
     if (moved == NULL)
         abort();
-    *moved = (struct log_moved){.next = window->moved,
-                                .known = delivered->offset,
+    *moved = (struct log_moved){.known = delivered->offset,
                                 .at = delivered->offset,
                                 .to = -1,
                                 .source = delivered->source,
                                 .since_us = delivered->since_us};
     delivered->source = NULL;
-    return window->moved = moved;
+    list_put(&window->moved, moved->known, moved);
+    return moved;
 }
 
 static void moved_free(struct log_moved *moved)
@@ -52,11 +93,10 @@ static void moved_free(struct log_moved *moved)
 
 void log_moved_free_all(struct log_window *window)
 {
-    struct log_moved *moved;
-    while ((moved = window->moved) != NULL) {
-        window->moved = moved->next;
-        moved_free(moved);
-    }
+    for (size_t i = 0; i < window->moved.count; i++)
+        moved_free(window->moved.all[i].moved);
+    free(window->moved.all);
+    free(window->coming.all);
 }
 
 /* ---- making a carry ---- */
@@ -120,20 +160,29 @@ static void settle(struct log_window *window, struct log_moved *moved)
     log_window_finished(window, delivered, held);
 }
 
-void log_window_carried(struct log_window *window, int64_t carry, int64_t offset)
+/* Where its carry was put; -1: nowhere any more. */
+static void put_to(struct log_window *window, struct log_moved *moved, int64_t offset)
 {
-    struct log_moved *moved = moved_by(window, carry);
-    if (moved != NULL)
-        moved->to = offset;
+    list_drop(&window->coming, moved->to);
+    moved->to = offset;
+    if (offset >= 0)
+        list_put(&window->coming, offset, moved);
 }
 
-static void uncarry(struct log_window *window, struct log_moved *moved)
+void log_window_carried(struct log_window *window, int64_t at, int64_t carry, int64_t offset)
 {
-    struct log_work *carry = moved->carry;
-    if (carry == NULL)
-        return;
-    log_window_find(window, moved->at)->work = NULL;
-    log_works_swap(&window->ready, carry, NULL);
+    struct log_moved *moved = moved_at(window, at);
+    if (moved != NULL && moved->carry != NULL && moved->carry->carry == carry)
+        put_to(window, moved, offset);
+}
+
+/* Its carry is out of `ready`: the record stays where it is. */
+static void uncarry(struct log_window *window, struct log_work *carry)
+{
+    struct log_delivered *delivered = log_window_find(window, carry->offset);
+    struct log_moved *moved = delivered->moved;
+    delivered->work = NULL;
+    put_to(window, moved, -1);
     window->size -= carry->size;
     log_work_free(carry);
     moved->carry = NULL;
@@ -142,15 +191,24 @@ static void uncarry(struct log_window *window, struct log_moved *moved)
 
 void log_window_uncarry(struct log_window *window)
 {
-    for (struct log_moved *moved = window->moved; moved != NULL; moved = moved->next)
-        uncarry(window, moved);
+    struct log_works all = window->ready;
+    struct log_work *work;
+    if (window->moved.count == 0)
+        return;
+    window->ready = (struct log_works){0};
+    while ((work = log_works_take(&all)) != NULL) {
+        if (work->carry == 0)
+            log_works_add(&window->ready, work);
+        else
+            uncarry(window, work);
+    }
 }
 
-void log_window_stay(struct log_window *window, const struct log_work *work)
+void log_window_stay(struct log_window *window, struct log_work *work)
 {
-    struct log_moved *moved = moved_by(window, work->carry);
-    moved->stays = true;
-    uncarry(window, moved);
+    log_window_find(window, work->offset)->moved->stays = true;
+    log_works_swap(&window->ready, work, NULL);
+    uncarry(window, work);
 }
 
 void log_moved_committed(struct log_window *window, struct log_moved *moved, const struct log_work *work)
@@ -162,21 +220,17 @@ void log_moved_committed(struct log_window *window, struct log_moved *moved, con
         settle(window, moved);
         return;
     }
-    struct log_moved **link = &window->moved;
-    while (*link != moved)
-        link = &(*link)->next;
-    *link = moved->next;
+    list_drop(&window->moved, moved->known);
     moved_free(moved);
 }
 
 bool log_moved_arrive(struct log_window *window, int64_t offset)
 {
-    struct log_moved *moved = window->moved;
     /* While its commit is in doubt, that it can be read is the proof: readers see what is committed. */
-    while (moved != NULL && (moved->carry != NULL ? moved->to : moved->at) != offset)
-        moved = moved->next;
+    struct log_moved *moved = list_find(&window->coming, offset);
     if (moved == NULL)
         return false;
+    list_drop(&window->coming, offset);
     struct log_delivered *delivered = log_window_push(window, offset);
     delivered->moved = moved;
     delivered->since_us = moved->since_us;

@@ -151,6 +151,7 @@ struct log_producer {
 /* A record of the transaction under way or in doubt whose place is wanted: others name it, it is a carry, or has a ticket. */
 struct log_placed {
     int64_t tenure, carry, ticket;
+    int64_t of; /* the offset of the record that is carried */
     int32_t partition;
     int64_t offset; /* -1: its delivery report is missing, or did not say where */
 };

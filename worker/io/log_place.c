@@ -28,7 +28,7 @@ void *log_place_await(struct log *log, struct log_work *work, size_t index)
     if (index == 0)
         work->placed = log->placed_count;
     log->placed[log->placed_count++] = (struct log_placed){
-        .tenure = work->tenure, .carry = work->carry, .ticket = record->ticket, .offset = -1};
+        .tenure = work->tenure, .carry = work->carry, .ticket = record->ticket, .of = work->offset, .offset = -1};
     return (void *)(intptr_t)(log->placed_before + (int64_t)log->placed_count);
 }
 
@@ -40,8 +40,9 @@ void log_place_report(struct log *log, intptr_t number, int32_t partition, int64
     struct log_placed *placed = &log->placed[index];
     placed->partition = partition;
     placed->offset = offset;
-    for (size_t i = 0; placed->carry != 0 && i < log->partitions_count; i++)
-        log_window_carried(&log->partitions[i]->window, placed->carry, offset);
+    struct log_partition *from = placed->carry != 0 ? log_partition_of(log, placed->tenure) : NULL;
+    if (from != NULL)
+        log_window_carried(&from->window, placed->of, placed->carry, offset);
 }
 
 bool log_place_known(const struct log *log)

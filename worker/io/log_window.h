@@ -50,6 +50,16 @@ struct log_works {
     size_t count;
 };
 
+/* Carried records, sorted by an offset. */
+struct log_moved_at {
+    int64_t offset;
+    struct log_moved *moved;
+};
+struct log_moved_list {
+    struct log_moved_at *all;
+    size_t count, capacity;
+};
+
 struct log_window {
     bool ordered;
     int64_t position;             /* the lowest offset that was not delivered and not passed by */
@@ -64,7 +74,10 @@ struct log_window {
     struct log_works ready;       /* in the order to commit */
     size_t size;                  /* bytes of records of all work it holds */
     size_t adrift; /* of them, of carried records that were not fetched yet: only fetching lets them be committed */
-    struct log_moved *moved; /* records that were appended again, or are about to be */
+    /* Records that were appended again, or are about to be, by the offset that the loop knows; owned. */
+    struct log_moved_list moved;
+    /* Of them, those that were not fetched yet where they were appended, by that offset. */
+    struct log_moved_list coming;
 };
 
 void log_work_free(struct log_work *work); /* NULL is fine */
@@ -113,14 +126,14 @@ int64_t log_window_span(const struct log_window *window);
  * (borrowed: lives as long as the window). Numbers them from `*last` + 1. Returns how many. */
 size_t log_window_carry(struct log_window *window, int64_t lag, struct str pool, int64_t *last);
 
-/* The delivery report of one: where it lies, if its transaction is committed. */
-void log_window_carried(struct log_window *window, int64_t carry, int64_t offset);
+/* The delivery report of the attempt `carry` for the record at `at`: where it lies, if its transaction is committed. */
+void log_window_carried(struct log_window *window, int64_t at, int64_t carry, int64_t offset);
 
 /* No transaction is under way: what was to be carried is not, so that work for it can be committed. */
 void log_window_uncarry(struct log_window *window);
 
 /* The brokers do not take this carry: its record stays where it is. */
-void log_window_stay(struct log_window *window, const struct log_work *work);
+void log_window_stay(struct log_window *window, struct log_work *work);
 
 /* The offset by which the loop knows the record at `offset`. */
 int64_t log_window_known(const struct log_window *window, int64_t offset);

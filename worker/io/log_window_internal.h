@@ -17,10 +17,9 @@ struct log_delivered {
 
 /* A record that is, or is about to be, at another offset than the loop knows. */
 struct log_moved {
-    struct log_moved *next;
     int64_t known;            /* by the loop */
     int64_t at;               /* where it is; not in the ring until it is fetched there */
-    int64_t to;               /* where `carry` was put; -1: not known yet */
+    int64_t to;               /* where `carry` was put; below 0: not known yet */
     struct log_work *carry;   /* in `ready`; NULL: none under way */
     struct log_work *held;    /* the loop's, for when it is clear where the record is */
     struct log_event *source; /* held */
