@@ -146,13 +146,18 @@ const struct rd_kafka_metadata *kafka_metadata(rd_kafka_t *client, int64_t timeo
     return NULL;
 }
 
-rd_kafka_resp_err_t kafka_learn(rd_kafka_t *client, int timeout_ms)
+static rd_kafka_resp_err_t learn(rd_kafka_t *client, bool all, int timeout_ms)
 {
     const struct rd_kafka_metadata *metadata = NULL;
-    rd_kafka_resp_err_t failed = rd_kafka_metadata(client, 0, NULL, &metadata, timeout_ms);
+    rd_kafka_resp_err_t failed = rd_kafka_metadata(client, all, NULL, &metadata, timeout_ms);
     if (!failed)
         rd_kafka_metadata_destroy(metadata);
     return failed;
+}
+
+rd_kafka_resp_err_t kafka_learn(rd_kafka_t *client, int timeout_ms)
+{
+    return learn(client, false, timeout_ms);
 }
 
 int32_t kafka_partitions(const struct rd_kafka_metadata *metadata, const char *topic)
@@ -187,14 +192,6 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Who leads what now. librdkafka asks the leader that it knows until that one's metadata is too old, dead or not. */
-static void learn_leaders(rd_kafka_t *ruler, int timeout_ms)
-{
-    const struct rd_kafka_metadata *metadata = NULL;
-    if (rd_kafka_metadata(ruler, 1, NULL, &metadata, timeout_ms) == RD_KAFKA_RESP_ERR_NO_ERROR)
-        rd_kafka_metadata_destroy(metadata);
-}
-
 bool kafka_watermarks(rd_kafka_t *ruler, rd_kafka_topic_partition_list_t *partitions, enum kafka_edge edge,
                       int timeout_ms, struct error *error)
 {
@@ -208,8 +205,9 @@ bool kafka_watermarks(rd_kafka_t *ruler, rd_kafka_topic_partition_list_t *partit
         if (!failed)
             return true;
         left_ms = until_ms - clock_mono_us() / 1000;
+        /* Who leads what now: else the leader that is known is asked until its metadata is too old, dead or not. */
         if (left_ms > 0)
-            learn_leaders(ruler, (int)smaller(left_ms, ASK_MS));
+            learn(ruler, true, (int)smaller(left_ms, ASK_MS));
         if (left_ms > RETRY_MS)
             rd_kafka_poll(ruler, RETRY_MS);
         left_ms = until_ms - clock_mono_us() / 1000;
