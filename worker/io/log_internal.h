@@ -5,9 +5,11 @@
  *   log_open.c       connecting: handles, topics, partition counts
  *   log_thread.c     the log thread: its turn, its sleep, records from queues to the loop
  *   log_rebalance.c  assign (the barrier, what is served, where it starts) and revoke (commit, let go)
+ *   log_partition.c  the partitions that are ours
  *   log_barrier.c    asks for committed offsets, on a thread of its own
  *   log_reader.c     `control`, and the keeper's rows of `waiting`
  *   log_commit.c     the burst: begin, produce, send offsets, commit; what an error means
+ *   log_send.c       a transaction's offsets, by a thread that may not come back
  *   log_place.c      where records lie, as the delivery reports say
  *   log_producer.c   the two transactional producers: made, warmed up, re-created; whose turn it is
  *   log_doubt.c      a doubtful commit settled; who has the slot
