@@ -98,9 +98,9 @@ static void test_more_than_fits(void **state)
     sem_init(&go, 0, 0);
     struct log *log = open_log(take_in_order);
     for (int64_t i = 0; i < DONES; i++) {
-        struct log_event source = {.tenure = i};
+        struct log_event source = {.tenure = i, .offset = i * 2};
         struct log_record record = {.topic = TOPIC_HISTORY, .run = STR("run"), .value = STR("value")};
-        log_done(log, &source, i * 2, &record, 1);
+        log_done(log, &source, &record, 1);
         log_release(log, i);
     }
     assert_non_null(log->backlog.first);

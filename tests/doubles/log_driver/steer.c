@@ -89,7 +89,7 @@ static void hand_on(struct steered *steered, int64_t partition, int64_t offset, 
     struct log_record made[] = {record(TOPIC_HISTORY, event->key, STR("handed on")),
                                 record(TOPIC_STEPS, event->key, event->value)};
     made[1].pool = str_of(pool);
-    log_done(steered->log, event, offset, made, 2);
+    log_done(steered->log, event, made, 2);
 }
 
 /* The fact tells which record it is of. A fact of `size` bytes more may be one that no broker takes. */
