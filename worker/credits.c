@@ -7,7 +7,10 @@
  *
  * What has to wait holds its record and nothing else: it is decided again when its turn comes. Those that wait for an endpoint do
  * not count as in flight, so that the log hands over others: one that hangs does not starve the rest. Where several partitions
- * wait at one gate they take turns.
+ * wait at one gate they take turns, and so do gates.
+ *
+ * A turn at an endpoint is that endpoint's credit: whoever gets it has it from then on, however long it takes to decide it again
+ * (what it names may have to be fetched), and gives it back when it comes to another end.
  *
  * Credits that come back are handed out in credits_tick.
  */
@@ -48,12 +51,13 @@ struct gate {
 struct credits {
     struct gate entry;
     struct gate *endpoints[BUCKETS];
-    size_t next_bucket; /* where to begin: endpoints take turns */
-    int32_t begun;      /* in flight */
-    int32_t waiting;    /* at endpoints */
-    int32_t told;       /* of these to the log */
-    bool handing_out;   /* in credits_tick: who comes now was waiting, and overtakes nobody */
-    int64_t due_at_ms;  /* no deadline of one that waits is earlier; wall clock */
+    size_t first;                /* the bucket where handing out begins; BUCKETS is the entry: gates take turns */
+    int32_t begun;               /* in flight */
+    int32_t waiting;             /* at endpoints */
+    int32_t told;                /* of these to the log */
+    bool handing_out;            /* in credits_tick: gates stay where they are */
+    const struct delivery *turn; /* which is being let in: it has waited, and overtakes nobody */
+    int64_t due_at_ms;           /* no deadline of one that waits is earlier; wall clock */
 };
 
 struct credits *credits_new(void)
@@ -217,7 +221,8 @@ bool credits_begin(struct delivery *delivery)
 {
     struct credits *credits = delivery->worker->credits;
     delivery->wait_until_ms = INT64_MAX;
-    if ((credits->entry.waiting > 0 && !credits->handing_out) || !may_begin(delivery)) {
+    if ((credits->entry.waiting > 0 && credits->turn != delivery) || !may_begin(delivery)) {
+        credits_pass(delivery);
         wait_at(delivery, &credits->entry);
         return false;
     }
@@ -241,6 +246,16 @@ void credits_keep(struct delivery *delivery)
     delivery->in_flight = true;
 }
 
+void credits_pass(struct delivery *delivery)
+{
+    struct gate *gate = delivery->calls_at;
+    if (gate == NULL)
+        return;
+    gate->used--;
+    delivery->calls_at = NULL;
+    gate_drop(delivery->worker->credits, gate);
+}
+
 static void give_back_memory(struct delivery *delivery)
 {
     budget_give(BUDGET_STEPS, delivery->charged);
@@ -252,10 +267,12 @@ bool credits_call(struct delivery *delivery)
     struct worker *worker = delivery->worker;
     struct credits *credits = worker->credits;
     struct str endpoint = endpoint_of(delivery);
-    if (endpoint.size == 0)
+    struct gate *gate = endpoint.size > 0 ? gate_of(credits, endpoint) : NULL;
+    if (delivery->calls_at != gate)
+        credits_pass(delivery); /* its turn was at another one */
+    if (delivery->calls_at == gate)
         return true;
-    struct gate *gate = gate_of(credits, endpoint);
-    if (gate->used < worker->settings->calls_per_endpoint && (gate->waiting == 0 || credits->handing_out)) {
+    if (gate->used < worker->settings->calls_per_endpoint && gate->waiting == 0) {
         gate->used++;
         delivery->calls_at = gate;
         return true;
@@ -270,18 +287,12 @@ bool credits_call(struct delivery *delivery)
 
 void credits_answered(struct delivery *delivery)
 {
-    struct credits *credits = delivery->worker->credits;
     size_t size = STEP_SIZE + arena_size(delivery->arena);
-    struct gate *gate = delivery->calls_at;
     if (size > delivery->charged) {
         budget_take(BUDGET_STEPS, size - delivery->charged);
         delivery->charged = size;
     }
-    if (gate == NULL)
-        return;
-    gate->used--;
-    delivery->calls_at = NULL;
-    gate_drop(credits, gate);
+    credits_pass(delivery);
 }
 
 void credits_release(struct delivery *delivery)
@@ -298,23 +309,47 @@ void credits_release(struct delivery *delivery)
 
 /* ---- handing out ---- */
 
-/* Lets in who waits at `gate`, as long as there is something to be had. */
-static void hand_out(struct worker *worker, struct gate *gate)
+static void let_in(struct delivery *delivery)
 {
-    bool entry = gate == &worker->credits->entry;
-    while (gate->waiting > 0 && (entry || gate->used < worker->settings->calls_per_endpoint) &&
-           may_begin(gate->lanes->first))
-        delivery_begin(take_turn(gate));
+    struct credits *credits = delivery->worker->credits;
+    credits->turn = delivery;
+    delivery_begin(delivery);
+    credits->turn = NULL;
 }
 
+/* Lets in who waits at `gate`, as long as there is something to be had; false: nobody. */
+static bool hand_out(struct worker *worker, struct gate *gate)
+{
+    bool entry = gate == &worker->credits->entry, any = false;
+    while (gate->waiting > 0 && (entry || gate->used < worker->settings->calls_per_endpoint) &&
+           may_begin(gate->lanes->first)) {
+        struct delivery *delivery = take_turn(gate);
+        if (!entry) {
+            gate->used++;
+            delivery->calls_at = gate;
+        }
+        let_in(delivery);
+        any = true;
+    }
+    return any;
+}
+
+/* Memory may be too little for all: who got some first comes last the next time. */
 static void hand_out_all(struct worker *worker)
 {
     struct credits *credits = worker->credits;
-    size_t first = credits->next_bucket++;
-    hand_out(worker, &credits->entry);
-    for (size_t i = 0; i < BUCKETS && credits->waiting > 0; i++)
-        for (struct gate *gate = credits->endpoints[(first + i) % BUCKETS]; gate != NULL; gate = gate->next)
-            hand_out(worker, gate);
+    size_t first = credits->first;
+    bool any = false;
+    for (size_t i = 0; i <= BUCKETS; i++) {
+        size_t at = (first + i) % (BUCKETS + 1);
+        struct gate *gate = at == BUCKETS ? &credits->entry : credits->endpoints[at];
+        bool got = false;
+        for (; gate != NULL; gate = gate->next)
+            got = hand_out(worker, gate) || got;
+        if (got && !any)
+            credits->first = (at + 1) % (BUCKETS + 1);
+        any = any || got;
+    }
 }
 
 /* The run's deadline has come while its step waits: it is decided again, which ends it. */
@@ -326,7 +361,7 @@ static void let_expire(struct worker *worker, int64_t now_ms)
         next = delivery->next;
         if (delivery->waits_at != NULL && delivery->wait_until_ms <= now_ms) {
             wait_no_more(delivery);
-            delivery_begin(delivery);
+            let_in(delivery);
         } else if (delivery->waits_at != NULL && delivery->wait_until_ms < credits->due_at_ms) {
             credits->due_at_ms = delivery->wait_until_ms;
         }

@@ -55,8 +55,9 @@ void orphan_unkeep(struct delivery *delivery);
 /* ---- credits.c ---- */
 /* False: it waits, and delivery_begin is called when its turn comes. */
 bool credits_begin(struct delivery *delivery); /* in flight, memory; before it is decoded */
-bool credits_call(
-    struct delivery *delivery); /* the endpoint of delivery->call; false: also the others are given back */
+/* The endpoint of delivery->call; false: it waits for that, and the others are given back. */
+bool credits_call(struct delivery *delivery);
+void credits_pass(struct delivery *delivery);     /* it cannot use its turn at an endpoint now */
 void credits_answered(struct delivery *delivery); /* the call is over; what came of it is in the arena */
 void credits_let_go(struct delivery *delivery);   /* its partition is somebody else's: it does not count as in flight */
 void credits_keep(struct delivery *delivery);     /* it is ours again */

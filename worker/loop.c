@@ -544,6 +544,8 @@ void delivery_begin(struct delivery *delivery)
     struct error error = {.class = ERROR_NONE};
     delivery->held = worker->alone != NULL && worker->alone != delivery && ledger_up(worker->ledger);
     worker->held = worker->held || delivery->held;
+    if (delivery->held)
+        credits_pass(delivery);
     if (delivery->held || !credits_begin(delivery))
         return;
     delivery->begun = true;
