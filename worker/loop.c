@@ -450,11 +450,9 @@ static void on_whole(void *context, const struct error *lost)
         forget(delivery);
 }
 
-static void plan(struct delivery *delivery)
+static void plan(struct delivery *delivery, const struct contract *contract, const char *refused)
 {
-    struct worker *worker = delivery->worker;
-    const char *refused;
-    delivery->env.contract = contracts_find(worker->contracts, delivery->run->contract_hash, &refused);
+    delivery->env.contract = contract;
     delivery->env.now_ms = clock_wall_ms();
     if (delivery->env.contract == NULL || contract_step(delivery->env.contract, delivery->run->at.step) < 0) {
         struct str reason = delivery->env.contract != NULL
@@ -468,7 +466,7 @@ static void plan(struct delivery *delivery)
         finish(delivery);
         return;
     }
-    payload_resolve(worker->payloads, delivery->run, delivery->arena, on_whole, delivery);
+    payload_resolve(delivery->worker->payloads, delivery->run, delivery->arena, on_whole, delivery);
 }
 
 void delivery_poison(struct delivery *delivery, const char *reason)
@@ -552,10 +550,12 @@ void delivery_begin(struct delivery *delivery)
     worker->begun_count++;
     bool decoded = delivery_decode(delivery, &error);
     CRASH_POINT("after_decode");
+    const struct contract *contract = NULL;
     const char *refused = NULL;
-    if (decoded &&
-        (contracts_find(worker->contracts, delivery->run->contract_hash, &refused) != NULL || refused != NULL))
-        plan(delivery);
+    if (decoded)
+        contract = contracts_find(worker->contracts, delivery->run->contract_hash, &refused);
+    if (contract != NULL || refused != NULL)
+        plan(delivery, contract, refused);
     else if (decoded || error.class == ERROR_RETRY) /* a contract or a schema that may be on its way: `control` knows */
         log_read_control(worker->log);
     else
@@ -569,12 +569,15 @@ void loop_contracts_read(struct worker *worker)
         next = delivery->next;
         if (delivery->env.contract != NULL || !delivery->begun)
             continue;
-        if (delivery->orphan)
+        if (delivery->orphan) {
             delivery_release(delivery);
-        else if (delivery->run != NULL || delivery_decode(delivery, &error))
-            plan(delivery);
-        else
+        } else if (delivery->run != NULL || delivery_decode(delivery, &error)) {
+            const char *refused;
+            const struct contract *contract = contracts_find(worker->contracts, delivery->run->contract_hash, &refused);
+            plan(delivery, contract, refused);
+        } else {
             delivery_poison(delivery, error.text);
+        }
     }
 }
 
