@@ -31,6 +31,7 @@ struct delivery {
     bool begun, held;   /* held: it waits for one that runs alone, or for that it may */
     bool solitary;      /* workers died with it: it is run alone */
     bool counted_alone; /* and that is counted */
+    int64_t reading;    /* of `control`: its contract is not known until that has ended */
 
     /* ---- credits.c's ---- */
     struct gate *waits_at, *calls_at; /* NULL: it does not wait, has no credit of an endpoint */
@@ -70,6 +71,6 @@ void alone_count(struct delivery *delivery);
 /* Of suspect ones only, the others were not counted. */
 void alone_take_back(struct delivery *delivery); /* it is decided, or let go: nobody died of it here */
 void alone_keep(struct delivery *delivery);      /* it is handed over to us again: it was not taken back */
-void alone_tick(struct worker *worker);     /* lets in who waited */
+void alone_tick(struct worker *worker);          /* lets in who waited */
 
 #endif

@@ -50,8 +50,8 @@ void event_take(struct worker *worker, struct log_event *event)
         break;
     case LOG_CONTROL_END:
         worker->control_read = true;
-        loop_contracts_read(worker);
-        keep_contracts_read(worker);
+        loop_contracts_read(worker, event->offset);
+        keep_contracts_read(worker, event->offset);
         break;
     case LOG_REVOKED:
     case LOG_LOST:

@@ -34,9 +34,9 @@ struct held {
     struct record *record;
     struct error error; /* not `decoded`: why */
     bool decoded;
-    bool control_read; /* since it came */
-    bool looked;       /* the bodies that it needs were asked for */
-    bool begun;        /* and the state of what it wakes was begun to be made whole */
+    int64_t reading; /* of `control`: what is not known after it does not exist; 0: none was asked for */
+    bool looked;     /* the bodies that it needs were asked for */
+    bool begun;      /* and the state of what it wakes was begun to be made whole */
 };
 
 /* An ended run whose records in Redis are being deleted. */
@@ -196,7 +196,7 @@ static bool is_ready(struct worker *worker, struct inbox *inbox, struct held *he
 
 static bool needs_control(const struct worker *worker, const struct held *held)
 {
-    if (held->control_read)
+    if (held->reading > 0)
         return false;
     return held->decoded ? inbox_needs_control(worker, held->record) : held->error.class == ERROR_RETRY;
 }
@@ -227,7 +227,7 @@ static void advance(struct worker *worker, struct inbox *inbox)
             inbox->caught_up = true;
         } else if (needs_control(worker, held)) {
             held_add(&inbox->unknown_last, held);
-            log_read_control(worker->log);
+            held->reading = log_read_control(worker->log);
             continue;
         } else {
             decide(worker, inbox, held);
@@ -272,16 +272,16 @@ static void take(struct worker *worker, struct inbox *inbox, const struct log_ev
         advance(worker, inbox);
 }
 
-void keep_contracts_read(struct worker *worker)
+void keep_contracts_read(struct worker *worker, int64_t reading)
 {
     for (struct inbox *inbox = worker->inboxes; inbox != NULL; inbox = inbox->next) {
         struct held *held;
-        while ((held = inbox->unknown) != NULL) {
+        while ((held = inbox->unknown) != NULL && held->reading <= reading) { /* asked for in that order */
             inbox->unknown = held->next;
-            held->control_read = true;
             held_add(&inbox->last, held);
         }
-        inbox->unknown_last = &inbox->unknown;
+        if (inbox->unknown == NULL)
+            inbox->unknown_last = &inbox->unknown;
         inbox->came = true;
         advance(worker, inbox);
     }

@@ -557,17 +557,17 @@ void delivery_begin(struct delivery *delivery)
     if (contract != NULL || refused != NULL)
         plan(delivery, contract, refused);
     else if (decoded || error.class == ERROR_RETRY) /* a contract or a schema that may be on its way: `control` knows */
-        log_read_control(worker->log);
+        delivery->reading = log_read_control(worker->log);
     else
         delivery_poison(delivery, error.text);
 }
 
-void loop_contracts_read(struct worker *worker)
+void loop_contracts_read(struct worker *worker, int64_t reading)
 {
     for (struct delivery *delivery = worker->deliveries, *next; delivery != NULL; delivery = next) {
         struct error error;
         next = delivery->next;
-        if (delivery->env.contract != NULL || !delivery->begun)
+        if (delivery->env.contract != NULL || !delivery->begun || delivery->reading > reading)
             continue;
         if (delivery->orphan) {
             delivery_release(delivery);

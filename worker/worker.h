@@ -70,9 +70,9 @@ struct worker {
 void event_take(struct worker *worker, struct log_event *event); /* of log_next; takes it */
 
 /* ---- loop.c ---- */
-void loop_step(struct worker *worker, struct log_event *event); /* a record of steps.<pool>; takes the event */
-void loop_contracts_read(struct worker *worker);                /* `control` was read to its end */
-int64_t loop_tick(struct worker *worker, int64_t now_mono_ms);  /* returns when to look again */
+void loop_step(struct worker *worker, struct log_event *event);   /* a record of steps.<pool>; takes the event */
+void loop_contracts_read(struct worker *worker, int64_t reading); /* that reading of `control` has ended */
+int64_t loop_tick(struct worker *worker, int64_t now_mono_ms);    /* returns when to look again */
 void loop_free(struct worker *worker);
 /* Step events being worked on: those that wait for a contract, and the rest by their calls' enum call_kind and enum effect_class. */
 struct loop_numbers {
@@ -98,7 +98,7 @@ void loop_keep(struct worker *worker, const struct log_event *assigned);
 bool keep_open(struct worker *worker, struct error *error);
 void keep_free(struct worker *worker);                           /* before the ledger, of which it waits for answers */
 void keep_event(struct worker *worker, struct log_event *event); /* any event of the inbox; takes the event */
-void keep_contracts_read(struct worker *worker);
+void keep_contracts_read(struct worker *worker, int64_t reading);
 void keep_recalled(struct worker *worker);                /* recall_fd is readable */
 int64_t keep_tick(struct worker *worker, int64_t now_ms); /* what is due; returns when to look again (wall clock) */
 /* Open runs and parked steps of all keepers that are rebuilt. */

@@ -147,7 +147,7 @@ static void take_commands(struct log *log)
                 partition->released = true;
             break;
         case COMMAND_READ_CONTROL:
-            log->control_wanted = true;
+            log->control_wanted = work->tenure;
             break;
         case COMMAND_STOP:
             log->stopping = true;
@@ -345,10 +345,13 @@ static void serve_control(struct log_side *side)
         event->topic = TOPIC_CONTROL;
         log_push(log, event);
     }
-    if (!log->control_known || log->control_wanted)
-        log_push(log, log_event_new(LOG_CONTROL_END, NULL, 0));
+    if (!log->control_known || log->control_wanted >= 0) {
+        struct log_event *event = log_event_new(LOG_CONTROL_END, NULL, 0);
+        event->offset = log->control_wanted;
+        log_push(log, event);
+    }
     log->control_known = true;
-    log->control_wanted = false;
+    log->control_wanted = -1;
 }
 
 static void publish_numbers(struct log *log)

@@ -39,6 +39,7 @@ static struct {
     struct record *done[RUNS_MAX]; /* the first record of each commit */
     size_t done_count;
     int decoded, hashed;
+    int64_t readings; /* of control */
 } world;
 
 /* ---- ports ---- */
@@ -128,9 +129,10 @@ void log_event_free(struct log_event *event)
     (void)event;
 }
 
-void log_read_control(struct log *log)
+int64_t log_read_control(struct log *log)
 {
     (void)log;
+    return ++world.readings;
 }
 
 void meter_commit(struct metrics *metrics, const struct commit *commit)
@@ -382,6 +384,28 @@ static void test_no_room_for_bodies(void **state)
     end();
 }
 
+/* A contract that is not known is looked for in `control` as it is from then on: the end of an earlier reading says nothing. */
+static void test_readings_of_control(void **state)
+{
+    (void)state;
+    begin(0, MEMORY_KIB);
+    for (int i = 0; i < 2; i++) {
+        struct run_requested request = {.run = run_name(i),
+                                        .request_id = STR("q"),
+                                        .contract = STR("new"),
+                                        .contract_hash = STR("h"),
+                                        .input = STR("{}")};
+        record(request.run, encode(RECORD_RUN_REQUESTED, &request));
+    }
+    assert_int_equal(world.readings, 2);
+    for (int64_t reading = 0; reading <= 2; reading++) {
+        keep_contracts_read(&world.worker, reading);
+        assert_int_equal(world.done_count, reading);
+    }
+    assert_int_equal(world.readings, 2);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_what_is_due_is_read_once),
         cmocka_unit_test(test_a_second_decision),
         cmocka_unit_test(test_no_room_for_bodies),
+        cmocka_unit_test(test_readings_of_control),
     };
     return cmocka_run_group_tests_name("keep", tests, NULL, NULL);
 }

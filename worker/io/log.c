@@ -185,9 +185,10 @@ void log_waiting(struct log *log, int32_t steps)
     log_ring_wake(log->wake_fd);
 }
 
-void log_read_control(struct log *log)
+int64_t log_read_control(struct log *log)
 {
-    push_command(log, COMMAND_READ_CONTROL, 0);
+    push_command(log, COMMAND_READ_CONTROL, ++log->control_asked);
+    return log->control_asked;
 }
 
 void log_stop(struct log *log)

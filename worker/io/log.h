@@ -47,9 +47,9 @@ struct log;
 struct log *log_open(const struct log_settings *settings, struct error *error);
 
 enum log_event_kind {
-    LOG_RECORD,      /* a record of steps.<pool> or inbox */
-    LOG_CONTROL,     /* a record of `control`, of all partitions, without tenure */
-    LOG_CONTROL_END, /* control was read to its high watermark as of log_open, or of log_read_control */
+    LOG_RECORD,  /* a record of steps.<pool> or inbox */
+    LOG_CONTROL, /* a record of `control`, of all partitions, without tenure */
+    LOG_CONTROL_END, /* control was read to its high watermark as of log_open, or of log_read_control; `offset`: its number */
     LOG_ASSIGNED,
     LOG_WAITING_ROW, /* a row of `waiting`; value.data == NULL: tombstone */
     LOG_WAITING_END, /* the keeper's table is complete up to the high watermark */
@@ -129,8 +129,9 @@ void log_release(struct log *log, int64_t tenure);
 /* Of the records of steps that were handed over, so many wait for others of their kind to end, and do not count as in flight. */
 void log_waiting(struct log *log, int32_t steps);
 
-/* Reads `control` to its high watermark of now; LOG_CONTROL_END follows. */
-void log_read_control(struct log *log);
+/* Reads `control` to its high watermark of now, or a later one. Returns the number of this reading, from 1 on: it has ended with a
+ * LOG_CONTROL_END of that number or a higher one. */
+int64_t log_read_control(struct log *log);
 
 /* I12: finish what is handed over, commit, leave the group; LOG_STOPPED follows. */
 void log_stop(struct log *log);

@@ -171,6 +171,7 @@ struct log {
 
     /* ---- the loop thread's ---- */
     struct log_works backlog; /* did not fit into the ring */
+    int64_t control_asked;    /* readings */
 
     /* ---- both ---- */
     struct log_ring to_loop; /* struct log_event */
@@ -216,8 +217,9 @@ struct log {
     const char *control_name, *waiting_name;
     int64_t control_end; /* where LOG_CONTROL_END is due; -1: not due */
     int64_t control_reached;
-    bool control_wanted; /* control_end must be asked for */
-    bool control_known;  /* it was read once */
+    int64_t control_wanted;  /* the reading whose control_end must be asked for; -1: none */
+    int64_t control_reading; /* the one that control_end is of */
+    bool control_known;      /* it was read once */
 
     rd_kafka_queue_t *trim_queue; /* of `ruler`: answers */
     bool trim_asked;              /* and not answered yet */

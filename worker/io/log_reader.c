@@ -34,7 +34,7 @@ bool log_reader_open(struct log *log, struct error *error)
         rd_kafka_consume_start_queue(log->control, 0, RD_KAFKA_OFFSET_BEGINNING, log->reader_queue) != 0)
         return error_set(error, ERROR_FATAL, "cannot read %s.control: %s", log->name_space,
                          rd_kafka_err2str(rd_kafka_last_error()));
-    log->control_wanted = true;
+    log->control_wanted = 0;
     return true;
 }
 
@@ -87,25 +87,28 @@ static int64_t position(struct log *log, rd_kafka_topic_t *topic, int32_t partit
 static void serve_control_end(struct log *log)
 {
     struct error error;
-    if (log->control_wanted) {
+    if (log->control_wanted >= 0) {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
         rd_kafka_topic_partition_list_add(list, rd_kafka_topic_name(log->control), 0);
         if (kafka_watermarks(log->ruler, list, KAFKA_END, LOG_SLICE_MS, &error)) {
-            log->control_wanted = false;
+            log->control_reading = log->control_wanted;
+            log->control_wanted = -1;
             log->control_end = list->elems[0].offset;
         } else {
             LOG_WARN("control.unknown", LOG_S("reason", error.text));
         }
         rd_kafka_topic_partition_list_destroy(list);
     }
-    if (log->control_end < 0 || log->control_wanted)
+    if (log->control_end < 0 || log->control_wanted >= 0)
         return;
     int64_t reached = position(log, log->control, 0);
     if (log->control_reached < log->control_end && reached < log->control_end)
         return;
     log->control_end = -1;
     log->control_known = true;
-    log_push(log, log_event_new(LOG_CONTROL_END, NULL, 0));
+    struct log_event *event = log_event_new(LOG_CONTROL_END, NULL, 0);
+    event->offset = log->control_reading;
+    log_push(log, event);
 }
 
 /* ---- waiting ---- */

@@ -134,7 +134,7 @@ bool log_take_commands(struct log *log)
                 partition->released = true;
             break;
         case COMMAND_READ_CONTROL:
-            log->control_wanted = true;
+            log->control_wanted = work->tenure;
             break;
         case COMMAND_STOP:
             log->stopping = true;
