@@ -82,7 +82,7 @@ def test_side_by_side(space, count):
     victim.kill()
     killed_s = time.monotonic()
     extra = start(space)
-    assert number(extra) == count + 1 and "event=slot.waits" not in extra.log()  # a free one, at once
+    assert number(extra) == count + 1  # a free one, before the dead one's lease ends
     runs += load(space, name, 20, 10)
     wait_until("the lease of the dead one ends", lambda: time.monotonic() > killed_s + LEASE_S + 0.2, 20)
     assert number(start(space)) == number(victim)
