@@ -1,5 +1,5 @@
 /*
- * event.c: what the log says, and who of the loop it is for.
+ * event.c: what the log says, or was read back, and who of the loop it is for.
  */
 #include "worker/base/crash.h"
 #include "worker/base/logline.h"
@@ -89,4 +89,14 @@ void event_take(struct worker *worker, struct log_event *event)
         return;
     }
     log_event_free(event);
+}
+
+void event_read(struct worker *worker)
+{
+    for (struct readback_row *row; (row = readback_next(worker->readback)) != NULL; readback_row_free(row)) {
+        if (row->wanted.topic == READ_WAITING)
+            keep_recalled(worker, row);
+        else
+            payload_read(worker->payloads, row);
+    }
 }

@@ -2,7 +2,7 @@
  * keep.c: the keeper's side of a worker: when something is decided.
  *
  * Each owned partition of `inbox` has one keeper (core/keeper.h), rebuilt from `waiting` before anything is decided. Its records are
- * decided in order. One that needs a body which is not in memory waits until that was read back (io/recall.h), and all
+ * decided in order. One that needs a body which is not in memory waits until that was read back (io/readback.h), and all
  * behind it with it; so that many wait once and not each by itself, the bodies that those behind it need are asked for as well.
  * What is due waits for its own body alone.
  */
@@ -62,7 +62,7 @@ static struct inbox *find(const struct worker *worker, int32_t partition, int64_
 struct asking {
     struct worker *worker;
     struct inbox *inbox;
-    struct recall_wanted wanted[ASKED_MAX];
+    struct readback_wanted wanted[ASKED_MAX];
     size_t count;
 };
 
@@ -79,8 +79,12 @@ static bool ask(struct asking *asking, uint32_t row)
     int64_t offset = keeper_ask(inbox->keeper, row);
     if (offset < 0)
         return true;
-    asking->wanted[asking->count++] = (struct recall_wanted){
-        .partition = inbox->self.partition, .offset = offset, .tenure = inbox->self.tenure, .row = row, .size = size};
+    asking->wanted[asking->count++] = (struct readback_wanted){.topic = READ_WAITING,
+                                                               .partition = inbox->self.partition,
+                                                               .offset = offset,
+                                                               .tenure = inbox->self.tenure,
+                                                               .row = row,
+                                                               .size = size};
     inbox->asked++;
     inbox->asked_size += size;
     return true;
@@ -118,7 +122,7 @@ static bool bodies(struct inbox *inbox, const struct record *record, struct aski
     }
 }
 
-static void recalled(struct worker *worker, const struct recall_row *row)
+void keep_recalled(struct worker *worker, const struct readback_row *row)
 {
     struct inbox *inbox = find(worker, row->wanted.partition, row->wanted.tenure);
     if (inbox == NULL)
@@ -128,25 +132,16 @@ static void recalled(struct worker *worker, const struct recall_row *row)
     inbox->came = true;
     if (got == RECALL_WRONG) {
         /* `waiting` keeps the last row of each key, so this cannot be; and nothing may be decided without. */
-        struct recall_wanted again = row->wanted;
+        struct readback_wanted again = row->wanted;
         LOG_ERROR("waiting.missing", LOG_I("partition", row->wanted.partition), LOG_I("offset", row->wanted.offset),
                   LOG_STR("key", row->key),
-                  LOG_S("reason", row->found ? "another row lies there" : "nothing lies there"));
+                  LOG_S("reason", row->not_there != NULL ? row->not_there : "another row lies there"));
         again.after_us = clock_mono_us() + MISSING_AGAIN_US;
-        recall_ask(worker->recall, &again, 1);
+        readback_ask(worker->readback, &again, 1);
         return;
     }
     inbox->asked--;
     inbox->asked_size -= row->wanted.size;
-}
-
-void keep_recalled(struct worker *worker)
-{
-    struct recall_row *row;
-    while ((row = recall_next(worker->recall)) != NULL) {
-        recalled(worker, row);
-        recall_row_free(row);
-    }
 }
 
 /* ---- records ---- */
@@ -538,7 +533,7 @@ int64_t keep_tick(struct worker *worker, int64_t now_ms)
         look_ahead(&asking);
         int64_t due_ms = timers(&asking, now_ms);
         next_ms = due_ms < next_ms ? due_ms : next_ms;
-        recall_ask(worker->recall, asking.wanted, asking.count);
+        readback_ask(worker->readback, asking.wanted, asking.count);
     }
     keeper_bodies_trim(worker->bodies);
     return next_ms;
@@ -546,13 +541,9 @@ int64_t keep_tick(struct worker *worker, int64_t now_ms)
 
 /* ---- the whole ---- */
 
-bool keep_open(struct worker *worker, struct error *error)
+void keep_open(struct worker *worker)
 {
-    const struct settings *settings = worker->settings;
-    worker->bodies = keeper_bodies_new((size_t)settings->keeper_memory_kib * 1024);
-    worker->recall = recall_open(settings->name_space.data, (const char *const *)settings->kafka, settings->kafka_count,
-                                 error);
-    return worker->recall != NULL;
+    worker->bodies = keeper_bodies_new((size_t)worker->settings->keeper_memory_kib * 1024);
 }
 
 void keep_free(struct worker *worker)
@@ -562,7 +553,6 @@ void keep_free(struct worker *worker)
         worker->inboxes = inbox->next;
         drop(inbox);
     }
-    recall_close(worker->recall);
     keeper_bodies_free(worker->bodies);
 }
 

@@ -21,7 +21,7 @@
 #include "worker/io/metrics.h"
 #include "worker/worker.h"
 
-enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN, SOURCE_PAYLOADS, SOURCE_RECALL };
+enum source { SOURCE_LOG, SOURCE_SIGNAL, SOURCE_LEDGER, SOURCE_CALLER, SOURCE_ADMIN, SOURCE_READBACK };
 
 #define EVENTS_MAX 64
 #define RECORDS_MAX 256     /* log events in one go, so that sockets and timers get their turn */
@@ -129,10 +129,8 @@ static void turn(struct worker *worker, int64_t wait_ms_max)
             caller_ready(worker->caller, fd, events[i].events);
         else if (source == SOURCE_ADMIN)
             admin_ready(worker->admin);
-        else if (source == SOURCE_PAYLOADS)
-            payload_ready(worker->payloads);
-        else if (source == SOURCE_RECALL)
-            keep_recalled(worker);
+        else if (source == SOURCE_READBACK)
+            event_read(worker);
     }
 }
 
@@ -173,6 +171,15 @@ static struct log *open_log(const struct worker *worker, struct error *error)
         .control_ready_ms = LOG_OPEN_MAX_MS,
     };
     return log_open(&wanted, error);
+}
+
+static struct readback *open_readback(const struct settings *settings, struct error *error)
+{
+    char history[300], waiting[300];
+    const char *const topics[READ_TOPICS] = {[READ_HISTORY] = history, [READ_WAITING] = waiting};
+    snprintf(history, sizeof(history), "%s.history", settings->name_space.data);
+    snprintf(waiting, sizeof(waiting), "%s.waiting", settings->name_space.data);
+    return readback_open(topics, READ_TOPICS, (const char *const *)settings->kafka, settings->kafka_count, error);
 }
 
 /* Turns for the ledger alone. */
@@ -271,9 +278,12 @@ static bool open_ports(struct worker *worker, struct error *error)
     worker->credits = credits_new();
     worker->ledger = ledger_open(&ledger, worker->epoll_fd, SOURCE_LEDGER, error);
     worker->caller = worker->ledger != NULL ? caller_open(&caller, worker->epoll_fd, SOURCE_CALLER, error) : NULL;
-    worker->payloads = worker->caller != NULL ? payload_open(settings, error) : NULL;
-    worker->log = worker->payloads != NULL && keep_open(worker, error) && take_slot(worker) ? open_log(worker, error)
-                                                                                            : NULL;
+    worker->readback = worker->caller != NULL ? open_readback(settings, error) : NULL;
+    if (worker->readback == NULL)
+        return false;
+    worker->payloads = payload_open(worker->readback);
+    keep_open(worker);
+    worker->log = take_slot(worker) ? open_log(worker, error) : NULL;
     return worker->log != NULL;
 }
 
@@ -295,8 +305,7 @@ static int serve(const struct settings *settings, int signal_fd)
     bool opened = record_open(&error) && open_ports(&worker, &error);
     if (opened) {
         watch(&worker, log_fd(worker.log), SOURCE_LOG);
-        watch(&worker, payload_fd(worker.payloads), SOURCE_PAYLOADS);
-        watch(&worker, recall_fd(worker.recall), SOURCE_RECALL);
+        watch(&worker, readback_fd(worker.readback), SOURCE_READBACK);
         LOG_INFO("ready", LOG_S("worker", worker.name), LOG_STR("namespace", settings->name_space));
         run(&worker);
         LOG_INFO("stopped", LOG_S("worker", worker.name), LOG_I("left_in_flight", worker.deliveries_count));
@@ -310,6 +319,7 @@ static int serve(const struct settings *settings, int signal_fd)
     ledger_close(worker.ledger);
     caller_close(worker.caller); /* what Redis still answered may have begun a call, which nobody sends any more */
     loop_free(&worker);
+    readback_close(worker.readback);
     payload_close(worker.payloads); /* who waited for it is gone */
     credits_free(worker.credits);
     log_close(worker.log);

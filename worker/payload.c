@@ -14,14 +14,20 @@
 #include "worker/base/logline.h"
 #include "worker/base/mem.h"
 #include "worker/core/chain.h"
-#include "worker/io/fetch.h"
+#include "worker/io/clock.h"
 
 /* I7: no run that was written by a worker names more (RUN_WHOLE_MAX). */
 #define FACTS_SIZE_MAX (2 * RUN_WHOLE_MAX)
+/* A chain is followed backwards: how many records before the one that is named are read with it, at first and at most. */
+#define BEHIND_FIRST 4
+#define BEHIND_MAX 128
+/* A new leader may say for a moment that there is no such record. */
+#define PATIENCE_US (INT64_C(5) * 1000 * 1000)
+#define AGAIN_US (INT64_C(250) * 1000)
 
 struct payloads {
     struct cache *cache;
-    struct fetch *fetch;
+    struct readback *readback; /* borrowed */
     struct resolve *fetching;
 };
 
@@ -39,6 +45,8 @@ struct resolve {
     payload_done done;
     void *context;
     const struct reference *asked; /* what is fetched now */
+    int64_t patient_until_us;      /* not there after that either: it is lost; 0 = it was not looked for yet */
+    int64_t behind;                /* of the next of the chain */
     const struct reference *chain; /* the next of the chain; NULL = it was read to its beginning */
     struct part *parts;
     size_t parts_count;
@@ -55,15 +63,10 @@ static void resolve_free(struct resolve *resolve)
     mem_free(resolve);
 }
 
-struct payloads *payload_open(const struct settings *settings, struct error *error)
+struct payloads *payload_open(struct readback *readback)
 {
-    char topic[300];
-    snprintf(topic, sizeof topic, "%s.history", settings->name_space.data);
-    struct fetch *fetch = fetch_open(topic, (const char *const *)settings->kafka, settings->kafka_count, error);
-    if (fetch == NULL)
-        return NULL;
     struct payloads *payloads = mem_new(sizeof *payloads);
-    *payloads = (struct payloads){.cache = cache_new(budget_cache()), .fetch = fetch};
+    *payloads = (struct payloads){.cache = cache_new(budget_cache()), .readback = readback};
     return payloads;
 }
 
@@ -71,21 +74,10 @@ void payload_close(struct payloads *payloads)
 {
     if (payloads == NULL)
         return;
-    fetch_close(payloads->fetch);
     while (payloads->fetching != NULL)
         resolve_free(payloads->fetching);
     cache_free(payloads->cache);
     mem_free(payloads);
-}
-
-int payload_fd(const struct payloads *payloads)
-{
-    return fetch_fd(payloads->fetch);
-}
-
-void payload_ready(struct payloads *payloads)
-{
-    fetch_ready(payloads->fetch);
 }
 
 void payload_keep(struct payloads *payloads, const unsigned char *digest, struct str value)
@@ -182,8 +174,6 @@ static bool join(struct resolve *resolve, struct error *error)
 
 /* ---- one after the other ---- */
 
-static void on_fetched(void *context, const struct fetched *fetched);
-
 static void end(struct resolve *resolve, const struct error *error)
 {
     payload_done done = resolve->done;
@@ -202,6 +192,19 @@ static void end_lost(struct resolve *resolve, const struct reference *reference,
     end(resolve, &error);
 }
 
+static void fetch(struct resolve *resolve, const struct reference *reference, int64_t after_us)
+{
+    struct readback_wanted wanted = {.topic = READ_HISTORY,
+                                     .partition = reference->partition,
+                                     .offset = reference->offset,
+                                     .behind = reference == resolve->chain ? resolve->behind : 0,
+                                     .after_us = after_us,
+                                     .hashed = true,
+                                     .context = resolve};
+    resolve->asked = reference;
+    readback_ask(resolve->payloads->readback, &wanted, 1);
+}
+
 /* True: it is fetched now, `done` will be called later. */
 static bool go_on(struct resolve *resolve)
 {
@@ -210,8 +213,10 @@ static bool go_on(struct resolve *resolve)
     while ((reference = missing(resolve)) != NULL) {
         struct str value = cache_get(resolve->payloads->cache, (const unsigned char *)reference->sha256.data);
         if (value.data == NULL) {
-            resolve->asked = reference;
-            fetch_start(resolve->payloads->fetch, reference->partition, reference->offset, on_fetched, resolve);
+            resolve->patient_until_us = 0;
+            fetch(resolve, reference, 0);
+            if (reference == resolve->chain && resolve->behind < BEHIND_MAX)
+                resolve->behind *= 2;
             return true;
         }
         if (!take(resolve, reference, value, &error)) {
@@ -227,33 +232,63 @@ static bool go_on(struct resolve *resolve)
     return false;
 }
 
-static void on_fetched(void *context, const struct fetched *fetched)
+/* Has it been said long enough? If not, it is asked for again. */
+static bool is_lost(struct resolve *resolve, const struct readback_row *row)
 {
-    struct resolve *resolve = context;
+    int64_t now_us = clock_mono_us();
+    if (resolve->patient_until_us == 0)
+        resolve->patient_until_us = now_us + PATIENCE_US;
+    else if (row->wanted.after_us >= resolve->patient_until_us)
+        return true;
+    fetch(resolve, resolve->asked, now_us + AGAIN_US);
+    return false;
+}
+
+static void on_answer(struct resolve *resolve, const struct readback_row *row)
+{
     const struct reference *reference = resolve->asked;
-    struct error error = fetched->error;
-    for (size_t i = 0; i < fetched->count; i++)
-        cache_put(resolve->payloads->cache, fetched->records[i].digest, fetched->records[i].value);
-    if (resolve->cancelled) {
-        resolve_free(resolve);
+    struct error error;
+    if (row->not_there != NULL) {
+        if (!is_lost(resolve, row))
+            return;
+        error_set(&error, ERROR_POISON, "partition %d has no record at %lld: %s", (int)reference->partition,
+                  (long long)reference->offset, row->not_there);
+        end_lost(resolve, reference, &error);
         return;
     }
-    const struct fetched_record *record = fetched->count > 0 ? &fetched->records[fetched->count - 1] : NULL;
-    bool same = record != NULL && memcmp(record->digest, reference->sha256.data, HASH_SIZE) == 0;
-    if (record != NULL && !same)
+    bool same = memcmp(row->digest, reference->sha256.data, HASH_SIZE) == 0;
+    if (!same)
         error_set(&error, ERROR_POISON, "it is another record: its hash is not the one that was written down");
-    if (same && take(resolve, reference, record->value, &error))
+    if (same && take(resolve, reference, row->value, &error))
         go_on(resolve);
     else
         end_lost(resolve, reference, &error);
+}
+
+void payload_read(struct payloads *payloads, const struct readback_row *row)
+{
+    struct resolve *resolve = row->wanted.context;
+    if (row->value.data != NULL)
+        cache_put(payloads->cache, row->digest, row->value);
+    if (!row->asked)
+        return;
+    if (resolve->cancelled)
+        resolve_free(resolve);
+    else
+        on_answer(resolve, row);
 }
 
 struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_done done,
                                 void *context)
 {
     struct resolve *resolve = mem_new(sizeof *resolve);
-    *resolve = (struct resolve){
-        .payloads = payloads, .run = run, .arena = arena, .done = done, .context = context, .chain = run->at.chain};
+    *resolve = (struct resolve){.payloads = payloads,
+                                .run = run,
+                                .arena = arena,
+                                .done = done,
+                                .context = context,
+                                .chain = run->at.chain,
+                                .behind = BEHIND_FIRST};
     if (!go_on(resolve))
         return NULL;
     resolve->next = payloads->fetching;

@@ -2,7 +2,7 @@
  * worker.h: the daemon's parts, as its files share them. Everything here runs on the loop thread.
  *
  *   main.c       settings, ports, signals, the epoll loop
- *   event.c      what the log says, and who it is for
+ *   event.c      what the log says, or was read back, and who it is for
  *   loop.c       THE MAIN PATH: the life of a step event
  *   credits.c    back-pressure: what a step event must have before it is worked on
  *   orphan.c     calls in flight of partitions that were let go
@@ -22,7 +22,7 @@
 #include "worker/io/caller.h"
 #include "worker/io/ledger.h"
 #include "worker/io/log.h"
-#include "worker/io/recall.h"
+#include "worker/io/readback.h"
 #include "worker/record.h"
 #include "worker/settings.h"
 
@@ -34,6 +34,9 @@ struct delivery;
 struct inbox;
 struct metrics;
 struct payloads;
+
+/* What is read back, in the order of readback_open. */
+enum { READ_HISTORY, READ_WAITING, READ_TOPICS };
 
 struct worker {
     const struct settings *settings;
@@ -47,7 +50,7 @@ struct worker {
     struct admin *admin;   /* NULL: switched off */
     struct inbox *inboxes; /* the inbox partitions that we own */
     struct keeper_bodies *bodies;
-    struct recall *recall;
+    struct readback *readback;
     struct delivery *deliveries; /* step events in our hands */
     int32_t deliveries_count;
     int32_t begun_count;    /* of them, those that are not held back */
@@ -68,6 +71,7 @@ struct worker {
 
 /* ---- event.c ---- */
 void event_take(struct worker *worker, struct log_event *event); /* of log_next; takes it */
+void event_read(struct worker *worker);                          /* readback_fd is readable */
 
 /* ---- loop.c ---- */
 void loop_step(struct worker *worker, struct log_event *event);   /* a record of steps.<pool>; takes the event */
@@ -95,11 +99,11 @@ void loop_orphan(struct worker *worker, int64_t tenure); /* that tenure is over:
 void loop_keep(struct worker *worker, const struct log_event *assigned);
 
 /* ---- keep.c ---- */
-bool keep_open(struct worker *worker, struct error *error);
+void keep_open(struct worker *worker);
 void keep_free(struct worker *worker);                           /* before the ledger, of which it waits for answers */
 void keep_event(struct worker *worker, struct log_event *event); /* any event of the inbox; takes the event */
 void keep_contracts_read(struct worker *worker, int64_t reading);
-void keep_recalled(struct worker *worker);                /* recall_fd is readable */
+void keep_recalled(struct worker *worker, const struct readback_row *row);
 int64_t keep_tick(struct worker *worker, int64_t now_ms); /* what is due; returns when to look again (wall clock) */
 /* Open runs and parked steps of all keepers that are rebuilt. */
 void keep_numbers(const struct worker *worker, size_t *open, size_t *parked);
@@ -142,10 +146,9 @@ void commit_dead(struct commit *commit, struct str reason, struct str run);
 void commit_done(struct commit *commit);
 
 /* ---- payload.c ---- */
-struct payloads *payload_open(const struct settings *settings, struct error *error);
-void payload_close(struct payloads *payloads); /* NULL is fine */
-int payload_fd(const struct payloads *payloads);
-void payload_ready(struct payloads *payloads);
+struct payloads *payload_open(struct readback *readback); /* borrowed */
+void payload_close(struct payloads *payloads);            /* after `readback` was closed; NULL is fine */
+void payload_read(struct payloads *payloads, const struct readback_row *row);
 /* The encoded fact with that SHA-256 is named from now on. */
 void payload_keep(struct payloads *payloads, const unsigned char *digest, struct str value);
 /* The run is whole, or (`error`, ERROR_POISON) never will be. */

@@ -61,8 +61,9 @@ void life_begin(int slot)
     worker->credits = credits_new();
     worker->ledger = ledger_open(&ledger, -1, 0, &error);
     worker->caller = caller_open(NULL, -1, 0, &error);
-    worker->payloads = payload_open(&life->settings, &error);
-    keep_open(worker, &error);
+    worker->readback = readback_open(NULL, 0, NULL, 0, &error);
+    worker->payloads = payload_open(worker->readback);
+    keep_open(worker);
     struct log_settings log = {.slot = life->settings.slot, .in_flight_max = life->settings.in_flight_max};
     worker->log = world.apart ? log_open(&log, &error) : log_thread_open(life);
     world.running = NULL;
@@ -78,6 +79,7 @@ void life_end(struct life *life)
     keep_free(worker);
     ledger_close(worker->ledger);
     loop_free(worker);
+    readback_close(worker->readback);
     payload_close(worker->payloads);
     credits_free(worker->credits);
     log_close(worker->log);
@@ -97,15 +99,14 @@ void life_turn(struct life *life)
     struct log_event event;
     int64_t now_ms = clock_mono_us() / 1000;
     ledger_ready(worker->ledger, 0, 0);
-    payload_ready(worker->payloads);
+    event_read(worker);
     ledger_tick(worker->ledger, now_ms);
     caller_tick(worker->caller, now_ms);
     loop_tick(worker, now_ms);
-    keep_recalled(worker);
     keep_tick(worker, clock_wall_ms());
     for (int i = 0; i < RECORDS_MAX && !life->dead && log_next(worker->log, &event); i++) {
         if (world.apart && event.kind == LOG_WAITING_ROW)
-            recall_told(worker->recall, &event);
+            readback_told(worker->readback, &event);
         event_take(worker, &event);
     }
 }

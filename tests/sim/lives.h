@@ -9,8 +9,7 @@ void life_serve(struct life *life); /* turns of its two threads, or what else ha
 void life_turn(struct life *life);  /* a turn of its loop, as in main.c */
 void life_end(struct life *life);   /* what is not durable goes with it */
 
-/* ---- recall.c ---- */
-struct recall;
-void recall_told(struct recall *recall, const struct log_event *event); /* a row of `waiting`, for worlds apart */
+/* ---- readback.c ---- */
+void readback_told(struct readback *readback, const struct log_event *event); /* a row of `waiting`, for worlds apart */
 
 #endif
