@@ -28,12 +28,11 @@ static struct {
     struct arena *arena;
     struct settings settings;
     struct worker worker;
-    struct recall_wanted asked[RUNS_MAX];
+    struct readback_wanted asked[RUNS_MAX];
     size_t asked_count, answered;
     struct str rows[2 * RUNS_MAX]; /* of `waiting`, by their offsets */
     struct str keys[2 * RUNS_MAX];
     int64_t rows_count, records_count;
-    struct recall_row row;
     struct resolve resolves[RUNS_MAX];
     size_t resolves_count;
     struct record *done[RUNS_MAX]; /* the first record of each commit */
@@ -61,39 +60,11 @@ struct hash_id __wrap_hash_id(const struct str *parts, size_t count)
     return __real_hash_id(parts, count);
 }
 
-struct recall *recall_open(const char *name_space, const char *const *properties, size_t count, struct error *error)
+void readback_ask(struct readback *readback, const struct readback_wanted *wanted, size_t count)
 {
-    (void)name_space, (void)properties, (void)count, (void)error;
-    return (struct recall *)&world;
-}
-
-void recall_close(struct recall *recall)
-{
-    (void)recall;
-}
-
-void recall_ask(struct recall *recall, const struct recall_wanted *wanted, size_t count)
-{
-    (void)recall;
+    (void)readback;
     for (size_t i = 0; i < count; i++)
         world.asked[world.asked_count++] = wanted[i];
-}
-
-/* All that was asked for is answered. */
-struct recall_row *recall_next(struct recall *recall)
-{
-    (void)recall;
-    if (world.answered == world.asked_count)
-        return NULL;
-    int64_t offset = world.asked[world.answered].offset;
-    world.row = (struct recall_row){
-        .wanted = world.asked[world.answered++], .found = true, .key = world.keys[offset], .value = world.rows[offset]};
-    return &world.row;
-}
-
-void recall_row_free(struct recall_row *row)
-{
-    (void)row;
 }
 
 struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_done done,
@@ -220,7 +191,7 @@ static void begin(int runs, int memory_kib)
         .name_space = STR("test"), .keeper_memory_kib = memory_kib, .ended_keep_ms = 1000000};
     world.worker.settings = &world.settings;
     world.worker.contracts = contracts_new();
-    assert_true(keep_open(&world.worker, &error));
+    keep_open(&world.worker);
     tell(LOG_ASSIGNED, STR_NONE, STR_NONE, 0);
     for (int i = 0; i < runs; i++) {
         struct run_row open = {.run = run_name(i), .status = RUN_RUNNING};
@@ -246,9 +217,17 @@ static void turn(void)
     keep_tick(&world.worker, 2000);
 }
 
+/* All that was asked for is answered. */
 static void bodies_come(void)
 {
-    keep_recalled(&world.worker);
+    while (world.answered < world.asked_count) {
+        int64_t offset = world.asked[world.answered].offset;
+        struct readback_row row = {.wanted = world.asked[world.answered++],
+                                   .asked = true,
+                                   .key = world.keys[offset],
+                                   .value = world.rows[offset]};
+        keep_recalled(&world.worker, &row);
+    }
     turn();
 }
 
