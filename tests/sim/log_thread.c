@@ -83,6 +83,7 @@ bool log_connect(struct log *log, const struct log_settings *settings, struct er
     log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     log->slot = slot == 0 ? (char *)(uintptr_t) "a" : (char *)(uintptr_t) "b";
     struct log_side *side = &sides[slot];
+    log->wake_fd = log->to_log.fd;
     *side = (struct log_side){.log = log, .life = world.lives[slot], .generation = -1};
     for (enum topic topic = TOPIC_STEPS; topic <= TOPIC_INBOX; topic++)
         side->topics[topic] = (struct log_topic){.topic = topic,
@@ -288,7 +289,8 @@ static bool has_room(const struct log *log, const struct log_partition *partitio
         return true;
     for (size_t i = 0; i < log->partitions_count; i++)
         adrift += log->partitions[i]->window.adrift;
-    return log_window_span(&partition->window) < WINDOW_MAX && log->with_loop_steps < WITH_LOOP_MAX &&
+    int64_t in_flight = (int64_t)log->with_loop_steps - atomic_load(&log->waiting_steps);
+    return log_window_span(&partition->window) < WINDOW_MAX && in_flight < WITH_LOOP_MAX &&
            budget_admits(BUDGET_HAND_OVER, -(int64_t)adrift);
 }
 
