@@ -25,10 +25,11 @@
 #include "worker/delivery.h"
 #include "worker/io/clock.h"
 
-/* A step event decoded, its request as we and as libcurl hold it: beside the record itself. And what a call in flight costs
- * whatever its size: handles, buffers, a connection (measured: 23 KiB), and the start of its answer. */
+/* A step event and what it names decoded, its request as we and as libcurl hold it: beside the record itself. And what a call in
+ * flight costs whatever its size: handles, buffers, a connection (measured: 23 KiB), and the start of its answer. */
 #define STEP_WEIGHT 3
 #define STEP_SIZE (((size_t)24 << 10) + CALLER_FREE_SIZE)
+#define STEP_PART 4 /* of the budget: one that is larger counts as that, or its own answer might find nothing left */
 
 #define BUCKETS 256
 #define LOOK_MS 100 /* the log thread gives memory back without a word */
@@ -56,6 +57,7 @@ struct credits {
     int32_t waiting;             /* at endpoints */
     int32_t told;                /* of these to the log */
     bool handing_out;            /* in credits_tick: gates stay where they are */
+    struct delivery *beyond;     /* the one that was begun beyond the mark for the others; NULL: none */
     const struct delivery *turn; /* which is being let in: it has waited, and overtakes nobody */
     int64_t due_at_ms;           /* no deadline of one that waits is earlier; wall clock */
 };
@@ -206,15 +208,51 @@ static struct delivery *take_turn(struct gate *gate)
 
 static size_t size_of(const struct delivery *delivery)
 {
-    return STEP_SIZE + STEP_WEIGHT * delivery->source.value.size;
+    size_t size = STEP_SIZE + STEP_WEIGHT * (delivery->source.value.size + delivery->named);
+    size_t most = (size_t)budget_size() / STEP_PART;
+    return most > 0 && size > most ? most : size;
 }
 
-/* One at least is always in flight, whatever its size. */
+/* Beyond the mark one at a time: a large one would wait for ever while smaller ones take what comes back. And one at least is always
+ * in flight. */
+static bool may_hold(const struct delivery *delivery, size_t size)
+{
+    const struct delivery *beyond = delivery->worker->credits->beyond;
+    int64_t more = (int64_t)size - (int64_t)delivery->charged;
+    return more <= 0 || budget_admits(BUDGET_BEGIN, more) ||
+           ((beyond == NULL || beyond == delivery) && budget_admits(BUDGET_BEGIN_ONE, more)) ||
+           budget_used(BUDGET_STEPS) == (int64_t)delivery->charged;
+}
+
 static bool may_begin(const struct delivery *delivery)
 {
     const struct worker *worker = delivery->worker;
-    return worker->credits->begun == 0 || (worker->credits->begun < worker->settings->in_flight_max &&
-                                           budget_admits(BUDGET_BEGIN, (int64_t)size_of(delivery)));
+    return worker->credits->begun < worker->settings->in_flight_max && may_hold(delivery, size_of(delivery));
+}
+
+static void hold(struct delivery *delivery, size_t size)
+{
+    if (size <= delivery->charged)
+        return;
+    budget_take(BUDGET_STEPS, size - delivery->charged);
+    delivery->charged = size;
+}
+
+/* It may, as may_hold says. */
+static void admit(struct delivery *delivery)
+{
+    size_t size = size_of(delivery);
+    if (size > delivery->charged && !budget_admits(BUDGET_BEGIN, (int64_t)(size - delivery->charged)))
+        delivery->worker->credits->beyond = delivery;
+    hold(delivery, size);
+}
+
+static void give_back_memory(struct delivery *delivery)
+{
+    if (delivery->worker->credits->beyond == delivery)
+        delivery->worker->credits->beyond = NULL;
+    budget_give(BUDGET_STEPS, delivery->charged);
+    delivery->charged = 0;
 }
 
 bool credits_begin(struct delivery *delivery)
@@ -228,8 +266,7 @@ bool credits_begin(struct delivery *delivery)
     }
     credits->begun++;
     delivery->in_flight = true;
-    delivery->charged = size_of(delivery);
-    budget_take(BUDGET_STEPS, delivery->charged);
+    admit(delivery);
     return true;
 }
 
@@ -256,10 +293,22 @@ void credits_pass(struct delivery *delivery)
     gate_drop(delivery->worker->credits, gate);
 }
 
-static void give_back_memory(struct delivery *delivery)
+bool credits_named(void *context, size_t size)
 {
-    budget_give(BUDGET_STEPS, delivery->charged);
-    delivery->charged = 0;
+    struct delivery *delivery = context;
+    if (delivery->orphan || size <= delivery->named)
+        return true;
+    delivery->named = size;
+    if (may_hold(delivery, size_of(delivery))) {
+        admit(delivery);
+        return true;
+    }
+    credits_pass(delivery);
+    credits_let_go(delivery);
+    give_back_memory(delivery);
+    wait_at(delivery, &delivery->worker->credits->entry);
+    delivery_forget(delivery);
+    return false;
 }
 
 bool credits_call(struct delivery *delivery)
@@ -285,13 +334,16 @@ bool credits_call(struct delivery *delivery)
     return false;
 }
 
+void credits_calling(struct delivery *delivery, size_t request)
+{
+    size_t size = STEP_SIZE + arena_size(delivery->arena) + request;
+    if (budget_admits(BUDGET_READ, (int64_t)size - (int64_t)delivery->charged))
+        hold(delivery, size);
+}
+
 void credits_answered(struct delivery *delivery)
 {
-    size_t size = STEP_SIZE + arena_size(delivery->arena);
-    if (size > delivery->charged) {
-        budget_take(BUDGET_STEPS, size - delivery->charged);
-        delivery->charged = size;
-    }
+    hold(delivery, STEP_SIZE + arena_size(delivery->arena));
     credits_pass(delivery);
 }
 

@@ -39,11 +39,13 @@ struct delivery {
     int64_t wait_until_ms; /* its run's deadline, wall clock; INT64_MAX = none */
     bool in_flight;
     size_t charged; /* taken from the budget */
+    size_t named;   /* bytes of what it names, as far as that is known; also while it waits */
 };
 
 /* ---- loop.c ---- */
 void delivery_begin(struct delivery *delivery); /* decodes and plans it, unless it is held back */
 bool delivery_decode(struct delivery *delivery, struct error *error);
+void delivery_forget(struct delivery *delivery); /* it waits: all but its record, which is decoded again */
 /* To `dead`; a run that it names, in a state that is unsound, ends with that reason. The delivery is gone. */
 void delivery_poison(struct delivery *delivery, const char *reason);
 void delivery_release(struct delivery *delivery);
@@ -58,11 +60,14 @@ void orphan_unkeep(struct delivery *delivery);
 bool credits_begin(struct delivery *delivery); /* in flight, memory; before it is decoded */
 /* The endpoint of delivery->call; false: it waits for that, and the others are given back. */
 bool credits_call(struct delivery *delivery);
-void credits_pass(struct delivery *delivery);     /* it cannot use its turn at an endpoint now */
-void credits_answered(struct delivery *delivery); /* the call is over; what came of it is in the arena */
-void credits_let_go(struct delivery *delivery);   /* its partition is somebody else's: it does not count as in flight */
-void credits_keep(struct delivery *delivery);     /* it is ours again */
-void credits_release(struct delivery *delivery);  /* it ends */
+/* A payload_more: what the delivery names is so large. False: it waits, as in credits_begin, and is forgotten. */
+bool credits_named(void *delivery, size_t size);
+void credits_calling(struct delivery *delivery, size_t request); /* a request of that many bytes leaves */
+void credits_pass(struct delivery *delivery);                    /* it cannot use its turn at an endpoint now */
+void credits_answered(struct delivery *delivery);                /* the call is over; what came of it is in the arena */
+void credits_let_go(struct delivery *delivery);  /* its partition is somebody else's: it does not count as in flight */
+void credits_keep(struct delivery *delivery);    /* it is ours again */
+void credits_release(struct delivery *delivery); /* it ends */
 int64_t credits_tick(struct worker *worker, int64_t now_mono_ms); /* returns when to look again */
 
 /* ---- alone.c ---- */

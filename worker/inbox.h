@@ -26,6 +26,7 @@ struct inbox {
     size_t asked_size;
     struct waking *waking; /* wake.c's */
     int32_t waking_count;
+    int32_t fetching; /* of them, those that are being made whole */
 };
 
 /* One decision. */
@@ -70,6 +71,8 @@ struct woken {
     struct run *run;    /* NULL: it cannot be read */
     struct error error; /* why; or why its state cannot be made whole */
 };
+/* May another one be begun that can wait? Of those that are being made whole, the next that is wakes us. */
+bool wake_may(const struct worker *worker, const struct inbox *inbox);
 /* Begins to fetch what is missing. Takes the arena, in which `parked` is what lies in that row. */
 struct waking *wake_begin(struct worker *worker, struct inbox *inbox, uint32_t row, const struct step_parked *parked,
                           struct arena *arena);

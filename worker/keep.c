@@ -249,7 +249,8 @@ static void look_ahead(struct asking *asking)
             return;
         held->looked = true;
         /* Some at a time are made whole beside each other. */
-        if (!held->begun && inbox->waking_count < WAKING_MAX && bodies(inbox, held->record, NULL)) {
+        if (!held->begun && inbox->waking_count < WAKING_MAX && wake_may(asking->worker, inbox) &&
+            bodies(inbox, held->record, NULL)) {
             held->begun = true;
             inbox_waking(asking->worker, inbox, held->record);
         }
@@ -513,7 +514,11 @@ static int64_t timers(struct asking *asking, int64_t now_ms)
         /* ▲ What a person said in time is decided first. The clock of both is the broker's; the answer for the first wakes us. */
         if (inbox->first != NULL && inbox->first->event.timestamp_ms <= keeper_due_ms(inbox->keeper))
             return INT64_MAX;
-        if (keeper_body(inbox->keeper, row).data != NULL)
+        bool here = keeper_body(inbox->keeper, row).data != NULL;
+        if (here && !keeper_row_ended(inbox->keeper, row) && wake_of(inbox, row) == NULL &&
+            !wake_may(asking->worker, inbox))
+            return INT64_MAX; /* the next one that is whole wakes us */
+        if (here)
             due_now(asking, row, now_ms);
         else if (!ask(asking, row))
             return INT64_MAX; /* an answer wakes us */
@@ -533,6 +538,8 @@ int64_t keep_tick(struct worker *worker, int64_t now_ms)
         look_ahead(&asking);
         int64_t due_ms = timers(&asking, now_ms);
         next_ms = due_ms < next_ms ? due_ms : next_ms;
+        if (inbox->first == NULL && inbox->fetching == 0 && keeper_next_due(inbox->keeper, now_ms) == 0)
+            wake_drop(inbox); /* what was made whole was not asked for in the end */
         readback_ask(worker->readback, asking.wanted, asking.count);
     }
     keeper_bodies_trim(worker->bodies);

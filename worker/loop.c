@@ -183,6 +183,7 @@ static void call(struct delivery *delivery)
     if (formed && !request.write &&
         request.timeout_ms > left_ms) /* nobody waits for an answer beyond the run's deadline */
         request.timeout_ms = left_ms > 1 ? left_ms : 1;
+    credits_calling(delivery, request.body.size);
     CRASH_POINT("before_call");
     delivery->calling = formed && caller_start(delivery->worker->caller, &request, on_answer, delivery, &error) != NULL;
     if (delivery->calling)
@@ -413,8 +414,7 @@ int64_t loop_tick(struct worker *worker, int64_t now_mono_ms)
 
 /* ---- plan ---- */
 
-/* It waits for its endpoint: what it was decoded into is only in the way, and is made again. */
-static void forget(struct delivery *delivery)
+void delivery_forget(struct delivery *delivery)
 {
     arena_free(delivery->arena);
     delivery->arena = delivery->env.arena = arena_new();
@@ -447,7 +447,7 @@ static void on_whole(void *context, const struct error *lost)
     else if (credits_call(delivery))
         reserve(delivery);
     else
-        forget(delivery);
+        delivery_forget(delivery);
 }
 
 static void plan(struct delivery *delivery, const struct contract *contract, const char *refused)
@@ -466,7 +466,7 @@ static void plan(struct delivery *delivery, const struct contract *contract, con
         finish(delivery);
         return;
     }
-    payload_resolve(delivery->worker->payloads, delivery->run, delivery->arena, on_whole, delivery);
+    payload_resolve(delivery->worker->payloads, delivery->run, delivery->arena, credits_named, on_whole, delivery);
 }
 
 void delivery_poison(struct delivery *delivery, const char *reason)

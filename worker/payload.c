@@ -42,6 +42,7 @@ struct resolve {
     struct payloads *payloads;
     struct run *run;
     struct arena *arena;
+    payload_more more;
     payload_done done;
     void *context;
     const struct reference *asked; /* what is fetched now */
@@ -149,6 +150,27 @@ static const struct reference *missing(const struct resolve *resolve)
     return resolve->chain;
 }
 
+/* Bytes of what was taken in and of what is known to be missing; of a chain that is the next fact only. */
+static size_t known_size(const struct resolve *resolve)
+{
+    const struct run *run = resolve->run;
+    size_t size = resolve->size;
+    if (run->input_at != NULL && run->input.data == NULL)
+        size += (size_t)run->input_at->size;
+    for (size_t i = 0; i < run->steps_count; i++)
+        if (run->steps[i].output_at != NULL && run->steps[i].output.data == NULL)
+            size += (size_t)run->steps[i].output_at->size;
+    return size + (resolve->chain != NULL ? (size_t)resolve->chain->size : 0);
+}
+
+static bool may_go_on(struct resolve *resolve)
+{
+    if (resolve->more(resolve->context, known_size(resolve)))
+        return true;
+    resolve_free(resolve);
+    return false;
+}
+
 /* The chain before what the step event itself has of the conversation. */
 static bool join(struct resolve *resolve, struct error *error)
 {
@@ -213,6 +235,8 @@ static bool go_on(struct resolve *resolve)
     while ((reference = missing(resolve)) != NULL) {
         struct str value = cache_get(resolve->payloads->cache, (const unsigned char *)reference->sha256.data);
         if (value.data == NULL) {
+            if (!may_go_on(resolve))
+                return false;
             resolve->patient_until_us = 0;
             fetch(resolve, reference, 0);
             if (reference == resolve->chain && resolve->behind < BEHIND_MAX)
@@ -224,6 +248,8 @@ static bool go_on(struct resolve *resolve)
             return false;
         }
     }
+    if (!may_go_on(resolve))
+        return false;
     bool joined = join(resolve, &error);
     if (joined)
         end(resolve, NULL);
@@ -278,18 +304,19 @@ void payload_read(struct payloads *payloads, const struct readback_row *row)
         on_answer(resolve, row);
 }
 
-struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_done done,
-                                void *context)
+struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_more more,
+                                payload_done done, void *context)
 {
     struct resolve *resolve = mem_new(sizeof *resolve);
     *resolve = (struct resolve){.payloads = payloads,
                                 .run = run,
                                 .arena = arena,
+                                .more = more,
                                 .done = done,
                                 .context = context,
                                 .chain = run->at.chain,
                                 .behind = BEHIND_FIRST};
-    if (!go_on(resolve))
+    if (!may_go_on(resolve) || !go_on(resolve))
         return NULL;
     resolve->next = payloads->fetching;
     resolve->link = &payloads->fetching;

@@ -2,17 +2,32 @@
  * wake.c: what waits, before it goes on: the parked step, and the state in it. That may name facts (worker/payload.c); these are fetched
  * first, and until they are there a record that needs the state is not ready, and a timer not due.
  */
+#include "worker/base/budget.h"
 #include "worker/base/mem.h"
 #include "worker/inbox.h"
 
+/* What was decoded, and what is written of it. */
+#define WAKING_WEIGHT 2
+#define FETCHING_MAX 16 /* of one worker at a time, as long as there is memory; then one of a partition */
+
 struct waking {
     struct waking *next;
+    struct worker *worker;
     struct inbox *inbox;
     struct arena *arena;
-    uint32_t row; /* of the keeper, as it is: who changes it frees this */
+    size_t charged; /* taken from the budget */
+    uint32_t row;   /* of the keeper, as it is: who changes it frees this */
     struct woken woken;
     struct resolve *resolve; /* being fetched; NULL = `woken` is known */
 };
+
+static void fetching(struct waking *waking, struct resolve *resolve)
+{
+    int32_t more = (resolve != NULL) - (waking->resolve != NULL);
+    waking->resolve = resolve;
+    waking->inbox->fetching += more;
+    waking->worker->fetching += more;
+}
 
 void wake_free(struct waking *waking)
 {
@@ -26,6 +41,8 @@ void wake_free(struct waking *waking)
         inbox->awaited = NULL;
     if (waking->resolve != NULL)
         payload_cancel(waking->resolve);
+    fetching(waking, NULL);
+    budget_give(BUDGET_STEPS, waking->charged);
     arena_free(waking->arena);
     mem_free(waking);
 }
@@ -51,12 +68,24 @@ static void decode(struct waking *waking)
         waking->woken.run = &record->is.step_ready;
 }
 
+/* It does not wait for memory itself: wake_may is asked before. */
+static bool on_more(void *context, size_t size)
+{
+    struct waking *waking = context;
+    size_t charged = (waking->woken.parked->event.size + size) * WAKING_WEIGHT;
+    if (charged > waking->charged) {
+        budget_take(BUDGET_STEPS, charged - waking->charged);
+        waking->charged = charged;
+    }
+    return true;
+}
+
 /* The next turn of keep_tick finds it ready, or due again. */
 static void on_whole(void *context, const struct error *lost)
 {
     struct waking *waking = context;
     bool later = waking->resolve != NULL;
-    waking->resolve = NULL;
+    fetching(waking, NULL);
     if (lost != NULL)
         waking->woken.error = *lost;
     if (later)
@@ -67,14 +96,23 @@ struct waking *wake_begin(struct worker *worker, struct inbox *inbox, uint32_t r
                           struct arena *arena)
 {
     struct waking *waking = mem_new(sizeof(*waking));
-    *waking = (struct waking){
-        .next = inbox->waking, .inbox = inbox, .arena = arena, .row = row, .woken = {.parked = parked}};
+    *waking = (struct waking){.next = inbox->waking,
+                              .worker = worker,
+                              .inbox = inbox,
+                              .arena = arena,
+                              .row = row,
+                              .woken = {.parked = parked}};
     inbox->waking = waking;
     inbox->waking_count++;
     decode(waking);
     if (waking->woken.run != NULL)
-        waking->resolve = payload_resolve(worker->payloads, waking->woken.run, arena, on_whole, waking);
+        fetching(waking, payload_resolve(worker->payloads, waking->woken.run, arena, on_more, on_whole, waking));
     return waking;
+}
+
+bool wake_may(const struct worker *worker, const struct inbox *inbox)
+{
+    return inbox->fetching == 0 || (worker->fetching < FETCHING_MAX && budget_admits(BUDGET_BEGIN, 0));
 }
 
 struct waking *wake_of(const struct inbox *inbox, uint32_t row)

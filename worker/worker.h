@@ -51,6 +51,7 @@ struct worker {
     struct inbox *inboxes; /* the inbox partitions that we own */
     struct keeper_bodies *bodies;
     struct readback *readback;
+    int32_t fetching;            /* states of waiting steps that are being made whole (wake.c) */
     struct delivery *deliveries; /* step events in our hands */
     int32_t deliveries_count;
     int32_t begun_count;    /* of them, those that are not held back */
@@ -153,9 +154,12 @@ void payload_read(struct payloads *payloads, const struct readback_row *row);
 void payload_keep(struct payloads *payloads, const unsigned char *digest, struct str value);
 /* The run is whole, or (`error`, ERROR_POISON) never will be. */
 typedef void (*payload_done)(void *context, const struct error *error);
-/* Makes a run whole; NULL: `done` was called already. What it fills in lies in the arena. */
-struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_done done,
-                                void *context);
+/* What the run names has so many bytes, as far as that is known now: asked before anything is fetched, and when all was. False: not
+ * now; it ends here and `done` is not called, run and arena may go. */
+typedef bool (*payload_more)(void *context, size_t size);
+/* Makes a run whole; NULL: `done` was called already, or will not be. What it fills in lies in the arena. */
+struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_more more,
+                                payload_done done, void *context);
 void payload_cancel(struct resolve *resolve); /* `done` will not be called; run and arena may go */
 
 /* ---- meter.c ---- */

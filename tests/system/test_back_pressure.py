@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import random
 import re
 import threading
 import time
@@ -10,7 +11,7 @@ import uuid
 import confluent_kafka
 import pytest
 from harness import Space, wait_until
-from history import History, encode
+from history import History, encode, request
 from test_metrics import scrape
 
 CONTRACT = """
@@ -62,9 +63,9 @@ def ask_for(space, what, runs):
     """As a producer does, all at once."""
     producer = confluent_kafka.Producer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "partitioner": "murmur2_random"})
     for run in runs:
-        request = {"run": run, "request_id": str(uuid.uuid4()), "contract": "ask", "contract_hash": space.version, "by": "test",
+        wanted = {"run": run, "request_id": str(uuid.uuid4()), "contract": "ask", "contract_hash": space.version, "by": "test",
                    "at_ms": int(time.time() * 1000), "input": json.dumps({"what": what})}
-        producer.produce(f"{space.name}.inbox", encode("RunRequested", request), run)
+        producer.produce(f"{space.name}.inbox", encode("RunRequested", wanted), run)
     assert producer.flush(30) == 0
     return list(runs)
 
@@ -76,6 +77,7 @@ class Ends:
         self.history, self.of = History(space), {}
 
     def look(self):
+        self.history.messages.clear()
         self.history.drain()
         for fact in self.history.facts():
             if fact["kind"] == "RunEnded":
@@ -114,6 +116,45 @@ def test_memory_stays_under_its_budget(tmp_path, effect, runs, size, memory, rea
         space.forget()  # it is much, and the next test wants some
         assert peak <= memory * MIB + OVERHEAD
         assert [end["reason"] for end in ends.of.values() if reason not in end["reason"]] == []
+        assert [line for line in worker.log().splitlines() if "level=error" in line] == []
+
+
+TALK = """
+contract = {
+  name = "talk"; goal = "Read it.";
+  limits = { deadline = "10m"; steps = 50; llm_tokens = 1000000000; };
+  boundaries = { allowed_tools = ["ask"]; };
+  tools = { ask = { url = "${TOOLS_URL}/ask"; effect = "read"; timeout = "100s"; description = "Gives a page.";
+                    parameters = { properties = { page = { type = "integer"; }; }; }; }; };
+  agents = { reader = { model = "default"; system = "Read."; tools = ["ask"]; turns_max = 4; }; };
+  steps = { go = { agent = "reader"; sees = ".input.what"; next = "end"; }; };
+};
+"""
+
+
+def test_memory_of_what_steps_name(tmp_path):
+    """The step events are small, but their conversations, which they name, are not. While a model is slow, only so many runs are
+    whole as there is memory for."""
+    runs, page, memory = 60, 450_000, 64
+    text = random.Random(1).randbytes(page // 2).hex()
+    asks = [{"match": {"turn": turn}, "answer": {"tool_calls": [{"name": "ask", "arguments": {"page": turn}}]}} for turn in (0, 1)]
+    slow = {"match": {"turn": 2}, "answer": {"content": "Done.", "delay_ms": 3000}}
+    with open_space(tmp_path, memory_max=f'"{memory}MiB"') as space:
+        space.double("tool_double", script=[{"match": {"tool": "ask"}, "answer": {"result": {"page": text}}}])
+        space.double("model_double", script=[*asks, slow])
+        path = space.directory / "talk.cfg"
+        path.write_text(TALK)
+        space.publish(path)
+        worker = space.worker("a")
+        began = time.monotonic()
+        ids = request(space, "talk", {f"run-{i:03d}": {"what": "All of it."} for i in range(runs)})
+        ends = Ends(space)
+        wait_until("all ended", lambda: ends.all(ids), 120, every=0.5)
+        peak = peak_of(worker)
+        print(f"{runs} runs of {2 * page}: {time.monotonic() - began:.1f} s, peak {peak / MIB:.0f} MiB of {memory} + {OVERHEAD / MIB:.0f}")
+        flush_redis(space)
+        assert peak <= memory * MIB + OVERHEAD
+        assert [end["reason"] for end in ends.of.values() if end["reason"] != "completed"] == []
         assert [line for line in worker.log().splitlines() if "level=error" in line] == []
 
 

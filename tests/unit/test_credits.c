@@ -6,11 +6,14 @@
 
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "worker/base/budget.h"
 #include "worker/base/mem.h"
 #include "worker/delivery.h"
 
-#define COUNT_MAX 32
+#define COUNT_MAX 64
+#define BUDGET ((size_t)64 << 20)
 
 static const struct tool tools[] = {{.url = {"http://a:1/x", 12}}, {.url = {"http://b:1/x", 12}}};
 static const struct call calls[] = {{.kind = CALL_TOOL, .tool = &tools[0]}, {.kind = CALL_TOOL, .tool = &tools[1]}};
@@ -20,7 +23,8 @@ static struct worker worker;
 
 static bool fetches;                                            /* what deliveries name is not in the cache */
 static struct delivery *fetching[COUNT_MAX], *order[COUNT_MAX]; /* order: in which they came to their calls */
-static int fetching_count, order_count;
+static int fetching_count, order_count, begun_count;
+static size_t names[COUNT_MAX]; /* bytes that each names; its offset is its number */
 
 void log_waiting(struct log *log, int32_t count)
 {
@@ -28,9 +32,14 @@ void log_waiting(struct log *log, int32_t count)
     (void)count;
 }
 
+void delivery_forget(struct delivery *delivery)
+{
+    assert_non_null(delivery->waits_at);
+}
+
 static void whole(struct delivery *delivery)
 {
-    if (credits_call(delivery))
+    if (credits_named(delivery, names[delivery->source.offset]) && credits_call(delivery))
         order[order_count++] = delivery;
 }
 
@@ -38,6 +47,7 @@ void delivery_begin(struct delivery *delivery)
 {
     if (!credits_begin(delivery))
         return;
+    begun_count++;
     if (fetches)
         fetching[fetching_count++] = delivery;
     else
@@ -50,7 +60,8 @@ static int set_up(void **state)
     settings = (struct settings){.in_flight_max = 100, .calls_per_endpoint = 1};
     worker = (struct worker){.settings = &settings, .credits = credits_new()};
     fetches = false;
-    fetching_count = order_count = 0;
+    fetching_count = order_count = begun_count = 0;
+    memset(names, 0, sizeof(names));
     return 0;
 }
 
@@ -70,12 +81,13 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Comes from the log; `to`: which tool it calls. */
+/* Comes from the log, as the nth; `to`: which tool it calls. */
 static struct delivery *deliver(int to)
 {
     struct delivery *delivery = mem_new(sizeof(*delivery));
     *delivery = (struct delivery){
         .worker = &worker, .next = worker.deliveries, .arena = arena_new(), .run = &run, .call = &calls[to]};
+    delivery->source.offset = worker.deliveries_count++;
     worker.deliveries = delivery;
     delivery_begin(delivery);
     return delivery;
@@ -188,6 +200,56 @@ static void test_a_turn_that_is_not_used(void **state)
     assert_ptr_equal(order[2], all[4]);
 }
 
+/* What they name is known when they were decoded. Those for which there is no memory give all back, and begin when there is. */
+static void test_what_is_named_counts(void **state)
+{
+    (void)state;
+    budget_open((int64_t)BUDGET);
+    settings.calls_per_endpoint = 100;
+    fetches = true;
+    for (int i = 0; i < COUNT_MAX; i++) {
+        names[i] = (size_t)1 << 20;
+        deliver(0);
+    }
+    assert_int_equal(fetching_count, COUNT_MAX);
+    all_fetched();
+    for (int ended = 0; ended < COUNT_MAX; ended++) {
+        size_t used = (size_t)budget_used(BUDGET_STEPS);
+        assert_in_range(used, 1, BUDGET / 8 * 5); /* up to the mark, and one */
+        assert_true(order_count > ended);
+        assert_true(order_count == COUNT_MAX || used > BUDGET / 8 * 3);
+        credits_release(order[ended]);
+        credits_tick(&worker, 0);
+        all_fetched();
+    }
+    assert_in_range(begun_count, COUNT_MAX, 2 * COUNT_MAX); /* once to see how large it is */
+}
+
+/* Small ones take all that comes back; it gets its turn although it would never fit among them. */
+static void test_a_large_one_among_small_ones(void **state)
+{
+    (void)state;
+    budget_open((int64_t)BUDGET);
+    for (int i = 2; i < COUNT_MAX; i++)
+        names[i] = (size_t)2 << 20;
+    struct delivery *first = deliver(0);
+    names[1] = (size_t)32 << 20; /* as much as a run may name: many times what the budget has */
+    const struct delivery *large = deliver(0);
+    assert_non_null(large->waits_at);
+    settings.calls_per_endpoint = 100;
+    int small = order_count;
+    while (worker.deliveries_count < 20) /* they have all the memory, and some wait */
+        deliver(1);
+    credits_release(first);
+    for (; large->calls_at == NULL; small++) {
+        assert_in_range(worker.deliveries_count, 0, COUNT_MAX - 1);
+        deliver(1);
+        credits_release(order[small]);
+        credits_tick(&worker, 0);
+    }
+    assert_true(budget_admits(BUDGET_READ_ONE, 4 << 20)); /* its answer can be read beside it */
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -195,6 +257,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nobody_is_overtaken_from_the_entry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_entry_and_endpoints_take_turns, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_turn_that_is_not_used, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_named_counts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_large_one_among_small_ones, set_up, tear_down),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
 }

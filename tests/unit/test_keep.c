@@ -67,10 +67,10 @@ void readback_ask(struct readback *readback, const struct readback_wanted *wante
         world.asked[world.asked_count++] = wanted[i];
 }
 
-struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_done done,
-                                void *context)
+struct resolve *payload_resolve(struct payloads *payloads, struct run *run, struct arena *arena, payload_more more,
+                                payload_done done, void *context)
 {
-    (void)payloads, (void)arena;
+    (void)payloads, (void)arena, (void)more;
     struct resolve *resolve = &world.resolves[world.resolves_count++];
     *resolve = (struct resolve){.run = run, .done = done, .context = context};
     return resolve;

@@ -52,7 +52,7 @@ bool budget_admits(enum budget_stage stage, int64_t more)
 {
     static const struct {
         int all, events;
-    } eighths[] = {[BUDGET_KEEP] = {4, 1}, {4, 2}, {4, 8}, {6, 8}, {7, 8}};
+    } eighths[] = {[BUDGET_KEEP] = {4, 1}, {4, 2}, {4, 8}, {6, 8}, {6, 8}, {7, 8}};
     int64_t limit = budget_size() / 8, total = more;
     for (enum budget_use use = 0; use < BUDGET_USES; use++)
         total += budget_used(use);

@@ -8,6 +8,7 @@
  *   an eighth     is not counted: half of it is librdkafka's, to fetch ahead (budget_fetch), half a cache's (budget_cache)
  *   a quarter     for events that wait in our hands; half of it for those that wait in the inbox
  *   up to 4/8     of everything: more events are handed over, and begun
+ *   up to 6/8     one is begun, when none other was beyond that mark
  *   up to 6/8     answers are read
  *   up to 7/8     one answer is read, when none other is
  */
@@ -19,8 +20,8 @@
 #include <stdint.h>
 
 enum budget_use {
-    BUDGET_EVENTS,  /* records from the log, until they are finished */
-    BUDGET_STEPS,   /* what step events that were begun take beside themselves: decoded, planned, requests */
+    BUDGET_EVENTS, /* records from the log, until they are finished */
+    BUDGET_STEPS, /* what step events that were begun take beside themselves: decoded, what they name, planned, requests */
     BUDGET_ANSWERS, /* of models and tools, and what they turn into */
     BUDGET_LEDGER,  /* results on their way to Redis */
     BUDGET_COMMITS, /* what was decided, until it is committed */
@@ -31,6 +32,7 @@ enum budget_stage {
     BUDGET_KEEP,      /* records of the inbox, behind one that waits */
     BUDGET_HAND_OVER, /* step events */
     BUDGET_BEGIN,
+    BUDGET_BEGIN_ONE,
     BUDGET_READ,
     BUDGET_READ_ONE,
 };
