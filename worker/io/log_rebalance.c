@@ -138,7 +138,8 @@ static rd_kafka_queue_t *split_queue(struct log *log, const struct log_partition
 
 static bool is_cooperative(rd_kafka_t *consumer)
 {
-    return strcmp(rd_kafka_rebalance_protocol(consumer), "COOPERATIVE") == 0;
+    const char *protocol = rd_kafka_rebalance_protocol(consumer); /* NULL: it is being closed, and does not say */
+    return protocol != NULL && strcmp(protocol, "COOPERATIVE") == 0;
 }
 
 static rd_kafka_resp_err_t code_of(rd_kafka_error_t *error)
