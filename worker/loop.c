@@ -429,12 +429,9 @@ void delivery_forget(struct delivery *delivery)
 static void on_whole(void *context, const struct error *lost)
 {
     struct delivery *delivery = context;
-    if (delivery->orphan) {
-        finish(delivery);
-        return;
-    }
-    if (lost != NULL) {
+    if (lost != NULL && !delivery->orphan)
         decide_abandon(&delivery->env, delivery->run, arena_str(delivery->arena, str_of(lost->text)), &delivery->plan);
+    if (lost != NULL || delivery->orphan) {
         finish(delivery);
         return;
     }

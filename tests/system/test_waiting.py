@@ -268,7 +268,7 @@ def test_what_waits_behind_it_is_not_held(space):
     delete_all(space, "waiting")
     decide_all(space, ["lost"])
     worker.wait_log("event=waiting.missing")
-    start_all(space, name, 300, 800_000)  # some 120 MB in each partition
+    start_all(space, name, 1000, 250_000)  # some 125 MB in each partition
     inbox = History(space, "inbox").drain()
     lies = {message.key().decode(): message.partition() for message in inbox.messages}
     inbox.close()

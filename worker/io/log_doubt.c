@@ -26,6 +26,12 @@ static enum verdict judge(const struct log_partition *partition, const rd_kafka_
         error_set(error, ERROR_RETRY, "a commit in doubt is not settled yet: %s", rd_kafka_err2str(committed->err));
         return VERDICT_OPEN;
     }
+    if (committed->offset < 0) { /* with its topic, or that was deleted: then the partition will be taken from us */
+        error_set(error, ERROR_RETRY,
+                  "a commit in doubt is not settled yet: %s partition %" PRId32 " has no committed offset",
+                  partition->of->name, partition->number);
+        return VERDICT_OPEN;
+    }
     if (!offset_meta_read(text, committed->offset, &meta, error))
         return VERDICT_OPEN;
     if (meta.commit_seq == partition->seq + 1 && committed->offset == partition->burst_base)
