@@ -243,8 +243,8 @@ def test_rows_that_were_written_again(space):
         assert said(worker, "waiting.") + said(worker, "readback.") == []
 
 
-def test_a_row_that_is_not_there(space):
-    """It cannot be, so nothing is decided without it, loudly; what does not need it goes on."""
+def lost(space):
+    """A worker that is to go on with a run whose row in `waiting` is gone, and the contract."""
     name = asks(space)
     worker = space.worker("a")
     space.start(name, {"to": "x"}, run="lost")
@@ -253,6 +253,12 @@ def test_a_row_that_is_not_there(space):
     delete_all(space, "waiting")
     decide_all(space, ["lost"])
     worker.wait_log("event=waiting.missing")
+    return worker, name
+
+
+def test_a_row_that_is_not_there(space):
+    """It cannot be, so nothing is decided without it, loudly; what does not need it goes on."""
+    worker, name = lost(space)
     start_all(space, name, 20)  # some of them in the other partition
     wait_until("others go on", lambda: number(worker, "myelin_steps_parked") > 1)
     assert space.state("lost")["status"] == "waiting" and space.tools.ledger("acted", tool="send") == []
@@ -260,14 +266,7 @@ def test_a_row_that_is_not_there(space):
 
 def test_what_waits_behind_it_is_not_held(space):
     """A record of the inbox that cannot be decided does not gather in memory what comes behind it."""
-    name = asks(space)
-    worker = space.worker("a")
-    space.start(name, {"to": "x"}, run="lost")
-    space.wait_approval("lost")
-    worker = restarted(space, worker)
-    delete_all(space, "waiting")
-    decide_all(space, ["lost"])
-    worker.wait_log("event=waiting.missing")
+    worker, name = lost(space)
     start_all(space, name, 1000, 250_000)  # some 125 MB in each partition
     inbox = History(space, "inbox").drain()
     lies = {message.key().decode(): message.partition() for message in inbox.messages}
