@@ -1,7 +1,7 @@
 /*
  * credits.c: back-pressure inside a worker: what a step event must have before it is worked on.
  *
- *   in flight    one of in_flight_max             \ together, before it is decoded
+ *   in flight    one of in_flight_max             \ together, before it is decoded; and memory for what it names when that is known
  *   memory       what decoding and calling take   /
  *   endpoint     one of calls_per_endpoint, of the HOST:PORT that its call goes to, before anything is reserved for that
  *
@@ -221,7 +221,7 @@ static bool may_hold(const struct delivery *delivery, size_t size)
     int64_t more = (int64_t)size - (int64_t)delivery->charged;
     return more <= 0 || budget_admits(BUDGET_BEGIN, more) ||
            ((beyond == NULL || beyond == delivery) && budget_admits(BUDGET_BEGIN_ONE, more)) ||
-           budget_used(BUDGET_STEPS) == (int64_t)delivery->charged;
+           delivery->worker->credits->begun == delivery->in_flight;
 }
 
 static bool may_begin(const struct delivery *delivery)

@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "worker/base/budget.h"
 #include "worker/base/logline.h"
 #include "worker/base/mem.h"
 #include "worker/inbox.h"
@@ -248,9 +249,9 @@ static void look_ahead(struct asking *asking)
         if ((!held->looked || looked == 0) && !bodies(inbox, held->record, asking))
             return;
         held->looked = true;
-        /* Some at a time are made whole beside each other. */
+        /* Some at a time are made whole beside each other, while there is memory. */
         if (!held->begun && inbox->waking_count < WAKING_MAX && wake_may(asking->worker, inbox) &&
-            bodies(inbox, held->record, NULL)) {
+            budget_admits(BUDGET_BEGIN, 0) && bodies(inbox, held->record, NULL)) {
             held->begun = true;
             inbox_waking(asking->worker, inbox, held->record);
         }

@@ -8,6 +8,7 @@
 
 /* What was decoded, and what is written of it. */
 #define WAKING_WEIGHT 2
+#define WAKING_PART 8   /* of the budget */
 #define FETCHING_MAX 16 /* of one worker at a time, as long as there is memory; then one of a partition */
 
 struct waking {
@@ -68,11 +69,15 @@ static void decode(struct waking *waking)
         waking->woken.run = &record->is.step_ready;
 }
 
-/* It does not wait for memory itself: wake_may is asked before. */
+/* It does not wait for memory itself: wake_may is asked before, but for the first record of its partition. It counts as a part of the
+ * budget at most, as a step event does, so that others can still be called. */
 static bool on_more(void *context, size_t size)
 {
     struct waking *waking = context;
-    size_t charged = (waking->woken.parked->event.size + size) * WAKING_WEIGHT;
+    size_t charged = (waking->woken.parked->event.size + size) * WAKING_WEIGHT,
+           most = (size_t)budget_size() / WAKING_PART;
+    if (most > 0 && charged > most)
+        charged = most;
     if (charged > waking->charged) {
         budget_take(BUDGET_STEPS, charged - waking->charged);
         waking->charged = charged;

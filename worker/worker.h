@@ -154,7 +154,7 @@ void payload_read(struct payloads *payloads, const struct readback_row *row);
 void payload_keep(struct payloads *payloads, const unsigned char *digest, struct str value);
 /* The run is whole, or (`error`, ERROR_POISON) never will be. */
 typedef void (*payload_done)(void *context, const struct error *error);
-/* What the run names has so many bytes, as far as that is known now: asked before anything is fetched, and when all was. False: not
+/* What the run names has so many bytes, as far as that is known now: asked before each fetch, and when all was fetched. False: not
  * now; it ends here and `done` is not called, run and arena may go. */
 typedef bool (*payload_more)(void *context, size_t size);
 /* Makes a run whole; NULL: `done` was called already, or will not be. What it fills in lies in the arena. */

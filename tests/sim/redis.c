@@ -6,7 +6,7 @@
 
 #include "tests/sim/world.h"
 
-#define ENTRIES_MAX 1024
+#define ENTRIES_MAX 4096
 #define REPLICA_MS 300 /* how far behind the replica may be */
 
 enum state { STATE_NONE, STATE_RESERVED, STATE_DONE, STATE_NOT_DONE };

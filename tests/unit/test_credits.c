@@ -250,6 +250,18 @@ static void test_a_large_one_among_small_ones(void **state)
     assert_true(budget_admits(BUDGET_READ_ONE, 4 << 20)); /* its answer can be read beside it */
 }
 
+/* What others hold may be held for long; one step event goes on all the same. */
+static void test_one_at_least(void **state)
+{
+    (void)state;
+    budget_open((int64_t)BUDGET);
+    budget_take(BUDGET_STEPS, BUDGET);
+    assert_null(deliver(0)->waits_at);
+    assert_int_equal(order_count, 1);
+    assert_non_null(deliver(0)->waits_at);
+    budget_give(BUDGET_STEPS, BUDGET);
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -259,6 +271,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_turn_that_is_not_used, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_named_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_large_one_among_small_ones, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_one_at_least, set_up, tear_down),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
 }

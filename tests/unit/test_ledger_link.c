@@ -13,9 +13,23 @@
 
 #include "tests/unit/ledger_fixture.h"
 #include "tests/unit/redis_server.h"
+#include "worker/io/ledger_link.h"
 #include "worker/io/ledger_scripts.h"
 
 #define LONG_MS 60000
+
+/* The loop asks, and is busy with something else for longer than an answer may take: that is no silence of Redis. */
+static void test_busy_before_it_is_sent(void **state)
+{
+    struct told told = {0};
+
+    (void)state;
+    (void)ledger_lease(worker[0], STR("k"), ledger_fixture_told, &told);
+    (void)usleep((LEDGER_COMMAND_TIMEOUT_MS + 200) * 1000);
+    ledger_fixture_run_until(&told);
+    assert_int_equal(told.verdict, LEDGER_GO);
+    assert_true(ledger_up(worker[0]));
+}
 
 /* kill -9, and again on the same data: the records are there, the incarnation is another one. */
 static void test_restart(void **state)
@@ -311,6 +325,7 @@ static void test_close(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_busy_before_it_is_sent),
         TEST(test_restart),
         TEST(test_lost_answers),
         TEST(test_late_question),

@@ -20,7 +20,7 @@ static struct {
     void *context;
     bool cancelled;
 } fetches[2 * AT_A_TIME];
-static size_t fetches_count;
+static size_t fetches_count, named = SIZE;
 
 static struct worker worker;
 static struct inbox inboxes[2];
@@ -32,7 +32,7 @@ struct resolve *payload_resolve(struct payloads *payloads, struct run *run, stru
     (void)payloads;
     (void)run;
     (void)of;
-    assert_true(more(context, SIZE));
+    assert_true(more(context, named));
     fetches[fetches_count].done = done;
     fetches[fetches_count].context = context;
     fetches[fetches_count].cancelled = false;
@@ -138,12 +138,23 @@ static void test_the_partition_is_let_go(void **state)
     assert_false(fetches[1].cancelled);
 }
 
+/* However much one names, an answer can still be read beside it. */
+static void test_a_large_one(void **state)
+{
+    (void)state;
+    named = BUDGET;
+    assert_false(wake_ready(begin()));
+    assert_true(budget_admits(BUDGET_BEGIN, 0) && budget_admits(BUDGET_READ_ONE, 1 << 20));
+    named = SIZE;
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
         cmocka_unit_test_setup_teardown(test_so_many_at_a_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_one_when_there_is_no_memory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_partition_is_let_go, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_large_one, set_up, tear_down),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
 }

@@ -35,7 +35,7 @@ struct command {
     ledger_link_done *done;
     void *context;
     enum ledger_script script;
-    int64_t sent_ms;
+    int64_t sent_ms; /* 0: not yet, that is ledger_link_flush's */
     struct buf text; /* RESP, by the script's hash; kept until the answer, for the case that Redis forgot the script */
     size_t count;    /* of its words */
     size_t tail;     /* where what follows the script begins */
@@ -50,9 +50,10 @@ struct ledger_link {
     enum state state;
     redisAsyncContext *redis; /* NULL while down */
     struct command *first, **last;
-    int64_t due_ms;    /* of the state: next try, give up connecting, next look */
-    unsigned failures; /* in a row */
-    unsigned health;   /* looks since the last INFO */
+    struct command *unsent; /* the first of them that is */
+    int64_t due_ms;         /* of the state: next try, give up connecting, next look */
+    unsigned failures;      /* in a row */
+    unsigned health;        /* looks since the last INFO */
     char shas[LEDGER_SCRIPTS_COUNT][41];
     unsigned shas_count;
     struct ledger_info info;
@@ -200,8 +201,10 @@ static bool send_command(struct command *command, const struct buf *text)
     if (link->redis == NULL ||
         redisAsyncFormattedCommand(link->redis, on_reply, command, text->data, text->size) != REDIS_OK)
         return false;
-    command->sent_ms = clock_mono_us() / 1000;
+    command->sent_ms = 0;
     command->next = NULL;
+    if (link->unsent == NULL)
+        link->unsent = command;
     *link->last = command;
     link->last = &command->next;
     return true;
@@ -238,6 +241,8 @@ static void unqueue(struct ledger_link *link, const struct command *command)
 {
     assert(link->first == command); /* answers come in order, also the NULLs of a lost connection */
     link->first = command->next;
+    if (link->unsent == command)
+        link->unsent = command->next;
     if (link->first == NULL)
         link->last = &link->first;
 }
@@ -424,11 +429,11 @@ static void look(struct ledger_link *link)
 
 static void check_timeout(struct ledger_link *link, int64_t now_ms)
 {
-    if (link->first == NULL || now_ms - link->first->sent_ms < LEDGER_COMMAND_TIMEOUT_MS)
+    if (link->first == link->unsent || now_ms - link->first->sent_ms < LEDGER_COMMAND_TIMEOUT_MS)
         return;
     /* This process itself may have stood still (SIGSTOP, a long evaluation): the answer may be in the socket. */
     redisAsyncHandleRead(link->redis);
-    if (link->first != NULL && now_ms - link->first->sent_ms >= LEDGER_COMMAND_TIMEOUT_MS)
+    if (link->first != link->unsent && now_ms - link->first->sent_ms >= LEDGER_COMMAND_TIMEOUT_MS)
         go_down(link, "no answer in time");
 }
 
@@ -447,7 +452,8 @@ int64_t ledger_link_tick(struct ledger_link *link, int64_t now_mono_ms)
             look(link);
     }
     due_ms = link->due_ms;
-    if (link->state == LINK_UP && link->first != NULL && link->first->sent_ms + LEDGER_COMMAND_TIMEOUT_MS < due_ms)
+    if (link->state == LINK_UP && link->first != link->unsent &&
+        link->first->sent_ms + LEDGER_COMMAND_TIMEOUT_MS < due_ms)
         due_ms = link->first->sent_ms + LEDGER_COMMAND_TIMEOUT_MS;
     return due_ms;
 }
@@ -465,8 +471,11 @@ void ledger_link_ready(struct ledger_link *link, int fd, uint32_t epoll_events)
         redisAsyncHandleWrite(link->redis);
 }
 
+/* Their time runs from here: a loop that was busy for long must not take that for Redis' silence. */
 void ledger_link_flush(struct ledger_link *link)
 {
+    for (; link->unsent != NULL; link->unsent = link->unsent->next)
+        link->unsent->sent_ms = clock_mono_us() / 1000;
     if (link->redis != NULL)
         ledger_epoll_flush(&link->epoll, link->redis);
 }

@@ -213,7 +213,7 @@ static bool has_memory(const struct log *log, const struct log_partition *partit
 {
     if (partition->of->topic == TOPIC_STEPS)
         return !log->no_memory;
-    return partition->window.with_loop == 0 || budget_admits(BUDGET_KEEP, 0);
+    return partition->window.uncommitted == 0 || budget_admits(BUDGET_KEEP, 0);
 }
 
 /* What the loop has not taken yet is in the way of more. */
