@@ -515,9 +515,9 @@ static int64_t timers(struct asking *asking, int64_t now_ms)
         /* ▲ What a person said in time is decided first. The clock of both is the broker's; the answer for the first wakes us. */
         if (inbox->first != NULL && inbox->first->event.timestamp_ms <= keeper_due_ms(inbox->keeper))
             return INT64_MAX;
-        bool here = keeper_body(inbox->keeper, row).data != NULL;
-        if (here && !keeper_row_ended(inbox->keeper, row) && wake_of(inbox, row) == NULL &&
-            !wake_may(asking->worker, inbox))
+        bool begun = wake_of(inbox, row) != NULL; /* its body may be gone again, and was read */
+        bool here = begun || keeper_body(inbox->keeper, row).data != NULL;
+        if (here && !begun && !keeper_row_ended(inbox->keeper, row) && !wake_may(asking->worker, inbox))
             return INT64_MAX; /* the next one that is whole wakes us */
         if (here)
             due_now(asking, row, now_ms);

@@ -181,7 +181,7 @@ static struct str run_name(int number)
 }
 
 /* Open runs that wait, of which no body is in memory. */
-static void begin(int runs, int memory_kib)
+static void begin_due(int runs, int memory_kib, int64_t due_at_ms)
 {
     struct error error;
     memset(&world, 0, sizeof(world));
@@ -196,12 +196,17 @@ static void begin(int runs, int memory_kib)
     for (int i = 0; i < runs; i++) {
         struct run_row open = {.run = run_name(i), .status = RUN_RUNNING};
         row(open.run, encode(RECORD_RUN_ROW, &open));
-        row(arena_printf(world.arena, "run-%d/", i), parked(run_name(i), 5, 0));
+        row(arena_printf(world.arena, "run-%d/", i), parked(run_name(i), 5, due_at_ms));
     }
     tell(LOG_WAITING_END, STR_NONE, STR_NONE, 0);
     tell(LOG_BACKLOG_END, STR_NONE, STR_NONE, 0);
     keep_tick(&world.worker, 0);
     world.decoded = world.hashed = 0;
+}
+
+static void begin(int runs, int memory_kib)
+{
+    begin_due(runs, memory_kib, 0);
 }
 
 static void end(void)
@@ -322,6 +327,23 @@ static void test_what_is_due_is_read_once(void **state)
     end();
 }
 
+/* Its body was read, and goes while its state is fetched: it is not read again, or it could be so for ever. */
+static void test_no_room_for_what_is_due(void **state)
+{
+    (void)state;
+    begin_due(1, 0, 1500);
+    turn();
+    assert_int_equal(world.asked_count, 1);
+    bodies_come();
+    assert_int_equal(world.resolves_count, 1);
+    turn();
+    state_comes(0);
+    assert_int_equal(world.done_count, 1);
+    assert_int_equal(world.asked_count, 1);
+    assert_false(world.resolves[0].cancelled);
+    end();
+}
+
 /* Of two that are about one step the second finds nothing that waits. */
 static void test_a_second_decision(void **state)
 {
@@ -392,6 +414,7 @@ int main(void)
         cmocka_unit_test(test_those_behind_are_looked_at_when_something_came),
         cmocka_unit_test(test_what_is_decided_is_what_waits_then),
         cmocka_unit_test(test_what_is_due_is_read_once),
+        cmocka_unit_test(test_no_room_for_what_is_due),
         cmocka_unit_test(test_a_second_decision),
         cmocka_unit_test(test_no_room_for_bodies),
         cmocka_unit_test(test_readings_of_control),
