@@ -126,7 +126,8 @@ def start_runs(space, suite, runs, directory):
 
 
 def kill_while_writing(tools, writes, workers):
-    """Kills the worker that has a write in flight which has acted; returns its place in `workers`, and the write's key."""
+    """Kills the worker that has a write in flight which has acted just now, so that nobody has its answer yet; returns its place in
+    `workers`, and the write's key."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         ledger = tools.ledger()
@@ -135,6 +136,8 @@ def kill_while_writing(tools, writes, workers):
         for line in ledger:
             if line["event"] != "acted" or line["tool"] not in writes or line["seq"] in answered:
                 continue
+            if time.time() * 1000 - line["time_ms"] > LATE_MS / 2:
+                continue  # its answer may come before the kill does
             for place, worker in enumerate(workers):
                 if holds_connection(worker.pid, peers[line["seq"]]):
                     worker.kill()
