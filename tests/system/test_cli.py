@@ -16,6 +16,7 @@ import pytest
 from doubles import BUILD, ROOT
 from harness import Refused, Space
 from history import Fold, decode, encode, produce
+from kafka_proxy import LOSE, METADATA, PASS, Proxy
 
 CONTRACT = ROOT / "config" / "contracts" / "customer_research_to_followup.cfg"
 NAME = "customer_research_to_followup"
@@ -249,6 +250,20 @@ def test_topics_that_are_there_are_left_alone(space):
     path.write_text((space.directory / "worker.cfg").read_text().replace('pools = ["default"]', 'pools = ["heavy"]'))
     code, stderr = failing(space, "topics", "check", "--config", path)
     assert code == 1 and "are not as a worker needs them" in stderr
+
+
+def test_a_broker_goes_while_it_is_asked(space, monkeypatch):
+    """Another one, or the same one when it is back, is asked again within the time that there is."""
+    asked = []
+
+    def rule(request):
+        asked.extend([request] * (request.key == METADATA))
+        return LOSE if request.key == METADATA and len(asked) <= 6 else PASS
+
+    with Proxy(space.env["MYELIN_KAFKA"], rule) as proxy:
+        monkeypatch.setitem(space.env, "MYELIN_KAFKA", proxy.address)
+        assert {one["contract"] for one in space.json("contract", "list")} == {NAME}
+    assert len(asked) > 6
 
 
 def test_publish_is_idempotent_and_by_content(space, tmp_path):

@@ -8,6 +8,7 @@
 #include "worker/io/clock.h"
 
 #define RETRY_MS 50
+#define ASKED_TIMES 4
 #define ASK_MS 500 /* so long a leader is waited for, which may be dead, before it is asked who leads now */
 
 /* What the settings may not touch: I1, I2 and I10 would be gone. */
@@ -128,10 +129,23 @@ rd_kafka_t *kafka_ruler(const char *const *properties, size_t count, struct erro
     return kafka_client(RD_KAFKA_CONSUMER, NULL, properties, count, own, error);
 }
 
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 const struct rd_kafka_metadata *kafka_metadata(rd_kafka_t *client, int64_t timeout_ms, struct error *error)
 {
     const struct rd_kafka_metadata *metadata = NULL;
-    rd_kafka_resp_err_t failed = rd_kafka_metadata(client, 1, NULL, &metadata, (int)timeout_ms);
+    rd_kafka_resp_err_t failed;
+    int64_t until_us = clock_mono_us() + timeout_ms * 1000, left_ms = timeout_ms;
+    /* The broker that was asked may have gone meanwhile. librdkafka does not always connect for a request that it has to send again;
+     * another one it does connect for. */
+    do {
+        int64_t slice_ms = timeout_ms / ASKED_TIMES > ASK_MS ? timeout_ms / ASKED_TIMES : ASK_MS;
+        failed = rd_kafka_metadata(client, 1, NULL, &metadata, (int)smaller(left_ms, slice_ms));
+        left_ms = (until_us - clock_mono_us() + 999) / 1000;
+    } while ((failed == RD_KAFKA_RESP_ERR__TRANSPORT || failed == RD_KAFKA_RESP_ERR__TIMED_OUT) && left_ms > 0);
     if (failed == RD_KAFKA_RESP_ERR_NO_ERROR)
         return metadata;
     char servers[200] = "";
@@ -185,11 +199,6 @@ static rd_kafka_resp_err_t ask_edges(rd_kafka_t *ruler, rd_kafka_topic_partition
             failed = RD_KAFKA_RESP_ERR__NO_OFFSET;
     }
     return failed;
-}
-
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 bool kafka_watermarks(rd_kafka_t *ruler, rd_kafka_topic_partition_list_t *partitions, enum kafka_edge edge,
