@@ -145,7 +145,7 @@ test: all doubles tests build/venv/ready kafka ## every test, with servers of it
 	@$(MAKE) --no-print-directory VARIANT=asan all tests
 	@$(MAKE) --no-print-directory VARIANT=tsan tsan
 	@MYELIN_BUILD=$(B) tests/run
-asan: build/venv/ready kafka ## the system tests with ASan and UBSan; NAME=... some of them; a leak is a failure too
+asan: build/venv/ready build/setup-test kafka ## the system tests with ASan and UBSan; NAME=... some of them; a leak is a failure too
 	@$(MAKE) --no-print-directory VARIANT=asan all doubles
 	@$(MAKE) --no-print-directory VARIANT=asan-crash all doubles
 	@MYELIN_BUILD=build/asan MYELIN_BUILD_CRASH=build/asan-crash tests/run system $(if $(NAME),-k "$(NAME)")

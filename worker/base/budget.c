@@ -2,6 +2,9 @@
 
 #include <stdatomic.h>
 
+/* Of one partition. More ahead brings nothing, and all of it may be handed over at once. */
+#define FETCH_MAX ((size_t)8 << 20)
+#define FETCH_MIN ((size_t)64 << 10)
 #define CACHE_MAX ((size_t)64 << 20)
 
 static _Atomic int64_t size, used[BUDGET_USES];
@@ -16,9 +19,12 @@ int64_t budget_size(void)
     return atomic_load_explicit(&size, memory_order_relaxed);
 }
 
-size_t budget_fetch(void)
+size_t budget_fetch(size_t partitions)
 {
-    return (size_t)budget_size() / 16;
+    size_t share = (size_t)budget_size() / 16 / (partitions > 0 ? partitions : 1);
+    if (budget_size() == 0 || share > FETCH_MAX)
+        return FETCH_MAX;
+    return share < FETCH_MIN ? FETCH_MIN : share;
 }
 
 size_t budget_cache(void)

@@ -39,9 +39,9 @@ enum budget_stage {
 
 void budget_open(int64_t bytes); /* before it is called, and with 0, everything is admitted */
 int64_t budget_size(void);
-size_t budget_fetch(void);                        /* bytes */
-size_t budget_cache(void);                        /* bytes; with no limit 64 MiB */
-int64_t budget_used(enum budget_use use);         /* bytes */
+size_t budget_fetch(size_t partitions);   /* bytes ahead of one of so many: 64 KiB to 8 MiB; with no limit that */
+size_t budget_cache(void);                /* bytes; with no limit 64 MiB */
+int64_t budget_used(enum budget_use use); /* bytes */
 const char *budget_use_name(enum budget_use use); /* "events" */
 
 void budget_take(enum budget_use use, size_t bytes);

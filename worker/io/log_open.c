@@ -12,9 +12,6 @@
 #include "worker/io/kafka_config.h"
 #include "worker/io/log_internal.h"
 
-/* Of one partition. More ahead brings nothing, and all of it may be handed over at once. */
-#define FETCH_SIZE_MAX (8 * 1024 * 1024)
-#define FETCH_SIZE_MIN (64 * 1024)
 #define FETCH_ONCE_SIZE_MAX (1024 * 1024) /* librdkafka's default; a larger record still comes, alone */
 #define ASK_TOPICS_US 1000000
 #define COOPERATIVE_FROM 0x020601ff /* librdkafka's version: before, cooperative-sticky can spin for ever */
@@ -166,16 +163,13 @@ static void log_consumer_error(rd_kafka_t *client, int code, const char *reason,
     LOG_WARN("kafka.trouble", LOG_S("error", rd_kafka_err2name((rd_kafka_resp_err_t)code)), LOG_S("reason", reason));
 }
 
-/* Bytes that librdkafka may have ready for one partition: its limit holds for each partition queue. */
+/* ▲ Bytes that librdkafka may have ready for one partition: its limit holds for each partition queue. */
 static size_t fetch_ahead(const struct log *log)
 {
     size_t partitions = 0;
     for (size_t i = 0; i < log->topics_count; i++)
         partitions += log->topics[i]->subscribed ? (size_t)log->topics[i]->partitions : 0;
-    size_t ahead = budget_fetch() / (partitions > 0 ? partitions : 1);
-    if (budget_size() == 0 || ahead > FETCH_SIZE_MAX)
-        return FETCH_SIZE_MAX;
-    return ahead < FETCH_SIZE_MIN ? FETCH_SIZE_MIN : ahead;
+    return budget_fetch(partitions);
 }
 
 bool log_consumer_open(struct log *log, struct error *error)
