@@ -246,6 +246,22 @@ def test_doubtful_commits(namespace, tmp_path):
     assert worker.end(signal.SIGTERM) == 0
 
 
+def test_the_end_of_waiting(namespace):
+    """▲ A table is read to where the log ended when the committed offset was told, also when a transaction is open before that: its rows
+    count if it is committed."""
+    space = namespace(partitions=2)
+    foreign = Producer({"bootstrap.servers": space.env["MYELIN_KAFKA"], "transactional.id": f"{space.name}-foreign",
+                        "transaction.timeout.ms": 60000})
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    foreign.produce(f"{space.name}.waiting", "open", "r7", partition=0)
+    assert foreign.flush(30) == 0
+    worker = space.serve("a").says("rebuilt 1 of 0 rows")
+    assert "rebuilt 0" not in worker.log()
+    foreign.commit_transaction(30)
+    worker.says("rebuilt 0 of 1 rows")
+
+
 def test_slot_taken_by_another_process(namespace):
     """Two live processes with one slot: the older one says so and ends; the younger one goes on."""
     for options in ((), ("pinned",)):

@@ -24,6 +24,7 @@ struct table {
     struct log_event source; /* a timer's, of its tenure; no memory */
     bool awake;              /* the backlog was read: timers may fire */
     int64_t tick_ms;
+    int rows; /* of `waiting`, so far */
 };
 
 struct pending {
@@ -176,6 +177,10 @@ static void on_event(struct driver *driver, struct log_event *event)
         break;
     case LOG_WAITING_ROW:
         on_row(driver, event);
+        driver->tables[event->partition].rows++;
+        break;
+    case LOG_WAITING_END:
+        fprintf(stderr, "rebuilt %" PRId32 " of %d rows\n", event->partition, driver->tables[event->partition].rows);
         break;
     case LOG_BACKLOG_END:
         driver->tables[event->partition].awake = true;
@@ -209,7 +214,6 @@ static void on_event(struct driver *driver, struct log_event *event)
     case LOG_PLACED:
     case LOG_CONTROL:
     case LOG_CONTROL_END:
-    case LOG_WAITING_END:
         break;
     }
     log_event_free(event);
