@@ -41,13 +41,18 @@ static void write_run(struct job *job, const struct run_row *row)
         commit_row(&job->commit, row->run, row->run, body, keeper_put_run(job->inbox->keeper, row, body));
 }
 
-/* The row changes: what was read of it is of no use any more. The job's own goes with the job. */
-static void outdate(struct job *job, struct str run, struct str branch)
+/* The row changes, or is of no use any more: nor is what was read of it. The job's own goes with the job. */
+static void outdate(struct job *job, uint32_t row)
 {
-    uint32_t row = keeper_parked(job->inbox->keeper, run, branch);
     struct waking *waking = row != 0 ? wake_of(job->inbox, row) : NULL;
     if (waking != NULL && waking != job->waking)
         wake_free(waking);
+}
+
+static void outdate_parked(struct job *job, struct str run, struct str branch)
+{
+    if (job->inbox->waking != NULL) /* to find a row costs a hash */
+        outdate(job, keeper_parked(job->inbox->keeper, run, branch));
 }
 
 static void write_parked(struct job *job, const struct step_parked *parked)
@@ -55,14 +60,14 @@ static void write_parked(struct job *job, const struct step_parked *parked)
     struct str body = commit_row_body(&job->commit, RECORD_STEP_PARKED, parked);
     if (body.data == NULL)
         return;
-    outdate(job, parked->run, parked->branch);
+    outdate_parked(job, parked->run, parked->branch);
     commit_row(&job->commit, parked->run, keeper_parked_key(job->arena, parked->run, parked->branch), body,
                keeper_put_parked(job->inbox->keeper, parked, body));
 }
 
 static void release(struct job *job, struct str run, struct str branch)
 {
-    outdate(job, run, branch);
+    outdate_parked(job, run, branch);
     keeper_release(job->inbox->keeper, run, branch);
     commit_row(&job->commit, run, keeper_parked_key(job->arena, run, branch), STR_NONE, 0);
 }
@@ -82,22 +87,9 @@ static const struct record *body_of(struct job *job, uint32_t row, enum record_t
     return NULL;
 }
 
-bool inbox_forget_parked(struct job *job, uint32_t run)
-{
-    const struct keeper *keeper = job->inbox->keeper;
-    bool some = false;
-    for (uint32_t row = keeper_parked_first(keeper, run), next; row != 0; row = next) {
-        const struct record *record = body_of(job, row, RECORD_STEP_PARKED);
-        next = keeper_parked_next(keeper, row);
-        if (record != NULL)
-            release(job, record->is.step_parked.run, record->is.step_parked.branch);
-        some = some || record != NULL;
-    }
-    return some;
-}
-
 void inbox_forget(struct job *job, struct str run)
 {
+    release(job, run, STR(""));
     keeper_forget(job->inbox->keeper, run);
     commit_row(&job->commit, run, run, STR_NONE, 0);
 }
@@ -110,22 +102,25 @@ const struct run_row *inbox_run(struct job *job, uint32_t row)
 
 /* ---- what waits ---- */
 
-/* As it is in that row; of that run at that contract step, or (`run` STR_NONE) of any. NULL: it is not, or it cannot be read. */
+/* Is it of that run at that contract step? `run` STR_NONE: any will do. */
+static bool is_wanted(const struct step_parked *parked, struct str run, struct str step)
+{
+    return run.data == NULL || (str_equal(parked->run, run) && str_equal(parked->step, step));
+}
+
+/* As it is in that row; NULL: it is another one, or cannot be read. */
 static struct waking *row_waking(struct worker *worker, struct inbox *inbox, uint32_t row, struct str run,
                                  struct str step)
 {
     struct waking *waking = wake_of(inbox, row);
-    struct job job = {.worker = worker, .inbox = inbox, .arena = waking == NULL ? arena_new() : NULL};
-    const struct record *record = waking == NULL ? body_of(&job, row, RECORD_STEP_PARKED) : NULL;
-    const struct step_parked *parked = record != NULL ? &record->is.step_parked : NULL;
     if (waking != NULL)
-        parked = wake_state(waking)->parked;
-    bool wanted = parked != NULL &&
-                  (run.data == NULL || (str_equal(parked->run, run) && str_equal(parked->step, step)));
-    if (waking == NULL && wanted)
-        return wake_begin(worker, inbox, row, parked, job.arena);
+        return is_wanted(wake_state(waking)->parked, run, step) ? waking : NULL;
+    struct job job = {.worker = worker, .inbox = inbox, .arena = arena_new()};
+    const struct record *record = body_of(&job, row, RECORD_STEP_PARKED);
+    if (record != NULL && is_wanted(&record->is.step_parked, run, step))
+        return wake_begin(worker, inbox, row, &record->is.step_parked, job.arena);
     arena_free(job.arena);
-    return wanted ? waking : NULL;
+    return NULL;
 }
 
 struct waking *inbox_row_waking(struct worker *worker, struct inbox *inbox, uint32_t row)
@@ -377,6 +372,9 @@ static void closed(struct job *job, const struct run_closed *closed)
     }
     struct run_row ended = keeper_ended(open, closed);
     write_run(job, &ended);
+    for (uint32_t parked = keeper_parked_first(job->inbox->keeper, row); parked != 0;
+         parked = keeper_parked_next(job->inbox->keeper, parked))
+        outdate(job, parked);
 }
 
 static void park(struct job *job, const struct step_parked *parked)

@@ -60,9 +60,9 @@ struct waking *inbox_row_waking(struct worker *worker, struct inbox *inbox, uint
 /* With job->waking ready; NULL: what it is about does not wait. */
 void inbox_decide(struct job *job, struct record *record);
 void inbox_wake(struct job *job); /* it is due */
-/* What was left waiting of a run that has ended; the bodies are in memory. True: there was something. */
-bool inbox_forget_parked(struct job *job, uint32_t run);
-void inbox_forget(struct job *job, struct str run);             /* an ended run, of which nothing is left in Redis */
+void inbox_forget(
+    struct job *job,
+    struct str run); /* an ended run, of which nothing is left in Redis; and what was left waiting of it */
 const struct run_row *inbox_run(struct job *job, uint32_t row); /* whose body is in memory; NULL: it cannot be read */
 
 /* ---- wake.c ---- */

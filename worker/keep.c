@@ -67,13 +67,19 @@ struct asking {
     size_t count;
 };
 
+/* Its body is in memory, or was read already for what wakes it. */
+static bool is_here(const struct inbox *inbox, uint32_t row)
+{
+    return wake_of(inbox, row) != NULL || keeper_body(inbox->keeper, row).data != NULL;
+}
+
 /* False: enough is being read already. */
 static bool ask(struct asking *asking, uint32_t row)
 {
     struct inbox *inbox = asking->inbox;
     size_t size = keeper_size(inbox->keeper, row);
     size_t size_max = (size_t)asking->worker->settings->keeper_memory_kib * 1024 / ASKED_PART;
-    if (keeper_body(inbox->keeper, row).data != NULL)
+    if (is_here(inbox, row))
         return true;
     if (inbox->asked == ASKED_MAX || (inbox->asked > 0 && inbox->asked_size + size > size_max))
         return false;
@@ -101,11 +107,11 @@ static bool ask_parked(struct asking *asking, uint32_t run)
 }
 
 /* All of them are used, whether others are missing or not: those that are here stay until the rest is. */
-static bool have_parked(struct keeper *keeper, uint32_t run)
+static bool have_parked(const struct inbox *inbox, uint32_t run)
 {
     bool have = true;
-    for (uint32_t row = keeper_parked_first(keeper, run); row != 0; row = keeper_parked_next(keeper, row))
-        have = keeper_body(keeper, row).data != NULL && have;
+    for (uint32_t row = keeper_parked_first(inbox->keeper, run); row != 0; row = keeper_parked_next(inbox->keeper, row))
+        have = is_here(inbox, row) && have;
     return have;
 }
 
@@ -117,7 +123,7 @@ static bool bodies(struct inbox *inbox, const struct record *record, struct aski
     case NEEDS_RUN:
         return asking != NULL ? ask(asking, run) : keeper_body(inbox->keeper, run).data != NULL;
     case NEEDS_PARKED:
-        return asking != NULL ? ask_parked(asking, run) : have_parked(inbox->keeper, run);
+        return asking != NULL ? ask_parked(asking, run) : have_parked(inbox, run);
     default:
         return true;
     }
@@ -449,21 +455,17 @@ static void on_forgotten(void *context, const struct ledger_answer *answer)
     forgetting_free(forgetting);
 }
 
-/* First what was left waiting, then its records of writes in Redis, itself at last: were it the other way round, a run of the same
- * id could adopt what this one did, and records could be left for ever. It comes due again until it is forgotten. */
-static void forget(struct asking *asking, struct job *job, uint32_t row)
+/* First its records of writes in Redis, then itself: the other way round a run of the same id could adopt what this one did, and
+ * records could be left for ever. It comes due again until it is forgotten. */
+static void forget(struct job *job, uint32_t row)
 {
     struct inbox *inbox = job->inbox;
     keeper_keep(inbox->keeper, row, job->now_ms + FORGET_AGAIN_MS);
-    if (!ask_parked(asking, row) || !have_parked(inbox->keeper, row)) /* they say whose they are */
-        return;
     const struct run_row *ended = inbox_run(job, row);
     if (ended == NULL) {
         keeper_keep(inbox->keeper, row, INT64_MAX);
         return;
     }
-    if (inbox_forget_parked(job, row))
-        job_close(job);
     struct forgetting *forgetting = mem_new(sizeof(*forgetting) + ended->run.size + 1);
     *forgetting = (struct forgetting){.next = inbox->forgetting,
                                       .worker = job->worker,
@@ -494,7 +496,7 @@ static void due_now(struct asking *asking, uint32_t row, int64_t now_ms)
     job_open(&job, asking->worker, inbox, arena, &inbox->self, now_ms);
     job.waking = waking;
     if (ended) {
-        forget(asking, &job, row);
+        forget(&job, row);
     } else {
         inbox_wake(&job);
         job_close(&job);
@@ -515,9 +517,9 @@ static int64_t timers(struct asking *asking, int64_t now_ms)
         /* ▲ What a person said in time is decided first. The clock of both is the broker's; the answer for the first wakes us. */
         if (inbox->first != NULL && inbox->first->event.timestamp_ms <= keeper_due_ms(inbox->keeper))
             return INT64_MAX;
-        bool begun = wake_of(inbox, row) != NULL; /* its body may be gone again, and was read */
-        bool here = begun || keeper_body(inbox->keeper, row).data != NULL;
-        if (here && !begun && !keeper_row_ended(inbox->keeper, row) && !wake_may(asking->worker, inbox))
+        bool here = is_here(inbox, row);
+        if (here && wake_of(inbox, row) == NULL && !keeper_row_ended(inbox->keeper, row) &&
+            !wake_may(asking->worker, inbox))
             return INT64_MAX; /* the next one that is whole wakes us */
         if (here)
             due_now(asking, row, now_ms);
@@ -539,8 +541,6 @@ int64_t keep_tick(struct worker *worker, int64_t now_ms)
         look_ahead(&asking);
         int64_t due_ms = timers(&asking, now_ms);
         next_ms = due_ms < next_ms ? due_ms : next_ms;
-        if (inbox->first == NULL && inbox->fetching == 0 && keeper_next_due(inbox->keeper, now_ms) == 0)
-            wake_drop(inbox); /* what was made whole was not asked for in the end */
         readback_ask(worker->readback, asking.wanted, asking.count);
     }
     keeper_bodies_trim(worker->bodies);

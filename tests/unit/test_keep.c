@@ -15,6 +15,7 @@
 #define RUNS_MAX 200
 #define TURNS 1000
 #define MEMORY_KIB 8192 /* room for all bodies */
+#define AT_A_TIME 16    /* states that are fetched */
 
 /* A state that is being fetched. */
 struct resolve {
@@ -281,6 +282,7 @@ static void test_those_behind_are_looked_at_when_something_came(void **state)
         turn();
     assert_int_equal(world.hashed, TURNS); /* the first one's run, which is looked for */
     bodies_come();
+    assert_int_equal(world.resolves_count, AT_A_TIME);
     for (size_t i = 0; i < RUNS_MAX; i++)
         state_comes(i);
     assert_int_equal(world.done_count, RUNS_MAX);
@@ -361,7 +363,7 @@ static void test_a_second_decision(void **state)
     end();
 }
 
-/* A body that was read while its record stood behind another is gone when its turn comes, and is read again. */
+/* A body that was read while its record stood behind another is gone when its turn comes: what it said was taken from it before. */
 static void test_no_room_for_bodies(void **state)
 {
     (void)state;
@@ -378,10 +380,41 @@ static void test_no_room_for_bodies(void **state)
     turn();
     state_comes(1);
     state_comes(0);
-    assert_int_equal(world.done_count, 1);
-    assert_int_equal(world.asked_count, 3);
-    bodies_come();
     assert_int_equal(world.done_count, 2);
+    assert_int_equal(world.asked_count, 2);
+    end();
+}
+
+/* What was begun for a record goes when its run ends before that record's turn. */
+static void test_its_run_ends_before(void **state)
+{
+    struct run_closed closed = {.status = RUN_FAILED, .reason = STR("an end"), .at_ms = 1000};
+    (void)state;
+    begin(2, MEMORY_KIB);
+    closed.run = run_name(1);
+    record(run_name(0), decision(run_name(0)));
+    record(run_name(1), encode(RECORD_RUN_CLOSED, &closed));
+    record(run_name(1), decision(run_name(1)));
+    turn();
+    bodies_come();
+    assert_int_equal(world.resolves_count, 2);
+    state_comes(0);
+    assert_int_equal(world.done_count, 3);
+    assert_true(world.resolves[1].cancelled);
+    end();
+}
+
+/* When many are due at once, one that is whole lets in the next. */
+static void test_many_are_due(void **state)
+{
+    (void)state;
+    begin_due(AT_A_TIME + 4, MEMORY_KIB, 1500);
+    turn();
+    bodies_come();
+    assert_int_equal(world.resolves_count, AT_A_TIME);
+    state_comes(0);
+    assert_int_equal(world.done_count, 1);
+    assert_int_equal(world.resolves_count, AT_A_TIME + 1);
     end();
 }
 
@@ -417,6 +450,8 @@ int main(void)
         cmocka_unit_test(test_no_room_for_what_is_due),
         cmocka_unit_test(test_a_second_decision),
         cmocka_unit_test(test_no_room_for_bodies),
+        cmocka_unit_test(test_its_run_ends_before),
+        cmocka_unit_test(test_many_are_due),
         cmocka_unit_test(test_readings_of_control),
     };
     return cmocka_run_group_tests_name("keep", tests, NULL, NULL);

@@ -12,7 +12,7 @@
 #include "worker/inbox.h"
 
 #define BUDGET ((size_t)64 << 20)
-#define SIZE ((size_t)1 << 20) /* of what each names */
+#define SIZE ((size_t)1 << 18) /* of what each names: memory for more than are made whole at a time */
 #define AT_A_TIME 16
 
 static struct {
