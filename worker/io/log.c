@@ -138,9 +138,11 @@ static size_t lead_of(const struct log_record *records, size_t count, size_t *pl
 
 void log_done(struct log *log, const struct log_event *source, const struct log_record *records, size_t count)
 {
-    size_t size = 0, places_count = 0, lead = lead_of(records, count, &places_count);
-    for (size_t i = 0; i < count; i++)
+    size_t size = 0, kept = 0, places_count = 0, lead = lead_of(records, count, &places_count);
+    for (size_t i = 0; i < count; i++) {
         size += records[i].pool.size + records[i].run.size + records[i].key.size + records[i].value.size + 4;
+        kept += records[i].ticket > 0 ? records[i].value.size : 0; /* by the keeper, until it is told where it lies */
+    }
     size_t whole = sizeof(struct log_work) + count * sizeof(struct log_record) +
                    places_count * sizeof(struct log_place) + size;
     struct log_work *work = malloc(whole);
@@ -149,10 +151,10 @@ void log_done(struct log *log, const struct log_event *source, const struct log_
     *work = (struct log_work){.tenure = source->tenure,
                               .offset = source->offset,
                               .size = size,
-                              .charged = whole,
+                              .charged = whole + kept,
                               .count = count,
                               .lead = lead};
-    budget_take(BUDGET_COMMITS, whole);
+    budget_take(BUDGET_COMMITS, whole + kept);
     struct log_place *places = (struct log_place *)(void *)&work->records[count];
     char *at = (char *)&places[places_count];
     for (size_t i = 0; i < count; i++) {
