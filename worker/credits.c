@@ -354,7 +354,7 @@ void credits_release(struct delivery *delivery)
         wait_no_more(delivery);
         gate_drop(delivery->worker->credits, gate);
     }
-    credits_answered(delivery);
+    credits_pass(delivery);
     credits_let_go(delivery);
     give_back_memory(delivery);
 }

@@ -436,7 +436,6 @@ static void on_whole(void *context, const struct error *lost)
         return;
     }
     delivery->env.now_ms = clock_wall_ms();
-    delivery->env.suspect = suspect(delivery);
     decide_step(&delivery->env, delivery->run, &delivery->plan);
     delivery->call = delivery->plan.call;
     if (delivery->call == NULL)
@@ -512,7 +511,8 @@ static struct delivery *deliver(struct worker *worker, struct log_event *event)
         .env = {.arena = arena,
                 .name_space = worker->settings->name_space,
                 .backoff_ms = worker->settings->backoff_ms,
-                .backoff_max_ms = worker->settings->backoff_max_ms},
+                .backoff_max_ms = worker->settings->backoff_max_ms,
+                .suspect = event->suspect},
     };
     if (worker->deliveries != NULL)
         worker->deliveries->previous = delivery;

@@ -262,6 +262,22 @@ static void test_one_at_least(void **state)
     budget_give(BUDGET_STEPS, BUDGET);
 }
 
+/* What a request really takes is counted when it is made, as far as answers can still be read beside it. */
+static void test_what_a_request_takes(void **state)
+{
+    (void)state;
+    budget_open((int64_t)BUDGET);
+    struct delivery *delivery = deliver(0);
+    int64_t before = budget_used(BUDGET_STEPS);
+    credits_calling(delivery, (size_t)1 << 20);
+    assert_in_range(budget_used(BUDGET_STEPS), before + (1 << 20) - (64 << 10), before + (1 << 20) + (64 << 10));
+    int64_t counted = budget_used(BUDGET_STEPS);
+    budget_take(BUDGET_ANSWERS, BUDGET);
+    credits_calling(delivery, (size_t)2 << 20);
+    assert_int_equal(budget_used(BUDGET_STEPS), counted);
+    budget_give(BUDGET_ANSWERS, BUDGET);
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -272,6 +288,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_is_named_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_large_one_among_small_ones, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_one_at_least, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_a_request_takes, set_up, tear_down),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
 }

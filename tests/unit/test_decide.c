@@ -238,6 +238,12 @@ static void test_deadline_before_anybody_asked(void **state)
         assert_ended(&world, "limits.deadline");
         bool said = strstr(world.plan.closed.reason.data, DECIDE_MAY_HAVE_WRITTEN) != NULL;
         assert_int_equal(said, i == 1 || i == 2);
+        struct step_parked parked = parked_at(&world, WAITS_TIMER);
+        struct wake wake = {.kind = WAKE_DEADLINE};
+        decide_wake(&world.env, &world.run, &parked, &wake, &world.plan);
+        assert_ended(&world, "limits.deadline");
+        said = strstr(world.plan.closed.reason.data, DECIDE_MAY_HAVE_WRITTEN) != NULL;
+        assert_int_equal(said, i == 2);
     }
     unload(&world);
 }
