@@ -121,15 +121,6 @@ def approve(case):
     case.space.cli("approve", "r1", "approve")
 
 
-def wipe(space):
-    """Redis forgets everything of this namespace."""
-    port = space.env["MYELIN_REDIS"].rsplit(":", 1)[1]
-    keys = subprocess.run(["redis-cli", "-p", port, "--scan", "--pattern", f"*{space.name}*"], capture_output=True, text=True,
-                          check=True).stdout.split()
-    if keys:
-        subprocess.run(["redis-cli", "-p", port, "DEL", *keys], check=True, capture_output=True)
-
-
 @pytest.mark.parametrize("policy", POLICIES)
 def test_sigterm_in_the_write(tmp_path, policy):
     """A stopping worker lets the call end, keeps its result, exits 0; the next one adopts it."""
@@ -153,10 +144,10 @@ def test_redis_wiped_between_steps(tmp_path):
     case = Case(tmp_path, "ask")
     with case.space:
         case.space.worker("s")
-        wipe(case.space)
+        case.space.forget()
         case.space.start("crash", {"to": "jane@acme.example"}, run="r1")
         case.space.wait_approval("r1")
-        wipe(case.space)
+        case.space.forget()
         case.space.cli("approve", "r1", "approve")
         case.space.wait_status("r1", "completed")
         assert case.judge() == GOOD
@@ -175,7 +166,7 @@ def test_redis_wiped_and_worker_killed_in_the_write(tmp_path, policy):
         approve(case)
         case.tools.wait_for("acted", tool="send", seconds=20)
         worker.kill()
-        wipe(case.space)
+        case.space.forget()
         case.space.worker("s")
         wait_until("the run ends", case.step, 60, every=0.1)
         assert case.judge() == GOOD
@@ -194,7 +185,7 @@ def test_redis_wiped_and_not_there_when_the_next_worker_starts(tmp_path):
         approve(case)
         case.tools.wait_for("acted", tool="send", seconds=20)
         worker.kill()
-        wipe(case.space)
+        case.space.forget()
         redis = case.space.env["MYELIN_REDIS"]
         worker = case.space.worker("s", MYELIN_REDIS="127.0.0.1:9")  # nobody is there
         wait_until("the write waits", lambda: "writes must wait" in (case.space.state("r1")["current_step"][0]["reason"] or ""), 20)
